@@ -1,0 +1,280 @@
+"""What the OS Resource Manager creates, patches and links: a pure plan, from manifests and Inventory to changes.
+
+What lives here: which OS Resource a manifest becomes, what of it may be patched, what is a conflict, and which desired
+OS an instance gets. What never will: fetching manifests, transactions, retries (application/os_resource_manager.py).
+
+The rules, from the first diagram of the system's description:
+
+- every manifest whose identity (tenant, profile name, image version) is new becomes an OS Resource; one that exists is
+  patched with what the manifest says now. Whatever is missing is created, whether or not the revision has changed: a
+  run that was interrupted is completed by the next one, and without a new revision there is nothing new to create;
+- an image never changes under its identity. A manifest that says otherwise is a conflict: it is reported, nothing of
+  it is applied, and no instance is linked to that OS Resource while the newest manifest disagrees with it;
+- what only an admin or a download can know (apt sources, packages, kernel command line, CVE texts) is kept;
+- mode MANUAL links nothing. Mode AUTOMATIC links, once per revision, the desired OS of each immutable instance to the
+  latest of its profile and architecture, and never down. "Once" is remembered by a mark in the OS Resource's metadata,
+  written after the last link: until the revision changes, what an admin links by hand afterwards stands.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+import attrs
+from attrs import field, frozen
+
+from edge_day2.domain.profiles import OSProfile
+from edge_day2.domain.resources import Instance, OSResource, OSType, link_desired_os, patch_os_resource
+
+LINKED_REVISION: Final = "edge-day2-linked-revision"
+"""Key of the mark in an OS Resource's metadata: the revision for which linking to it was completed."""
+
+# What a manifest says and may say differently later. The other fields that it says belong to the image.
+_PATCHED: Final = (
+    "name",
+    "description",
+    "metadata",
+    "platform_bundle",
+    "package_manifest_url",
+    "existing_cves_url",
+    "fixed_cves_url",
+    "tls_ca_cert",
+)
+_FIXED: Final = ("sha256", "image_url", "os_type", "os_provider", "architecture", "security_feature")
+
+
+class LinkingMode(enum.Enum):
+    """Who links instances to newly discovered OS Resources."""
+
+    MANUAL = "manual"
+    AUTOMATIC = "automatic"
+
+
+class SkipReason(enum.Enum):
+    """Why an instance isn't linked."""
+
+    MUTABLE = "a mutable OS is patched in place"
+    UP_TO_DATE = "its desired OS is the latest of its profile, or newer"
+    RUNS_NEWER = "it runs a newer OS than the latest of its profile"
+    NOTHING_TO_LINK = "its profile has no new OS in this revision"
+    UNKNOWN_OS = "its current or desired OS doesn't exist"
+
+
+@frozen(kw_only=True)
+class DiscoveredProfile:
+    """A profile and the revision whose manifest it was read from."""
+
+    revision: str
+    profile: OSProfile
+
+
+@frozen
+class CreateOSResource:
+    """The profile's image has no OS Resource yet."""
+
+    revision: str
+    resource: OSResource
+
+
+@frozen
+class PatchOSResource:
+    """The manifest says something new about an OS Resource that exists."""
+
+    revision: str
+    old: OSResource
+    new: OSResource
+
+
+@frozen(kw_only=True)
+class ImageConflict:
+    """A manifest says another thing than the OS Resource under the same identity. It is never applied."""
+
+    revision: str
+    profile_name: str
+    image_id: str
+    field: str
+    stored: object
+    found: object
+
+    def __str__(self) -> str:
+        return (
+            f"{self.profile_name} {self.image_id}: revision {self.revision} says {self.field} {self.found}, the "
+            f"Inventory holds {self.stored}; publish a changed image under a new version"
+        )
+
+
+@frozen
+class LinkTarget:
+    """The OS Resource that instances of its profile are linked to, and the revision whose manifest it came from."""
+
+    revision: str
+    resource: OSResource
+
+
+@frozen
+class LinkDesiredOS:
+    """An instance whose desired OS moves up."""
+
+    instance: Instance
+    current: OSResource
+    desired: OSResource
+
+    def linked(self) -> Instance:
+        """Return the instance with its new desired OS."""
+        return link_desired_os(self.instance, self.current, self.desired)
+
+
+@frozen
+class SkippedInstance:
+    """An instance that keeps its desired OS."""
+
+    instance_id: str
+    reason: SkipReason
+
+
+@frozen(kw_only=True)
+class LinkingPlan:
+    """All changes to OS Resources, and the decision about any instance.
+
+    `targets` is empty in mode MANUAL, and where linking for the revision was completed before.
+    """
+
+    changes: tuple[CreateOSResource | PatchOSResource, ...]
+    conflicts: tuple[ImageConflict, ...]
+    targets: tuple[LinkTarget, ...]
+    _resources: Mapping[str, OSResource] = field(repr=False)
+    _verdicts: dict[tuple[str, str], OSResource | SkipReason] = field(factory=dict, repr=False, eq=False, init=False)
+
+    def links(self, instances: Iterable[Instance]) -> Iterator[LinkDesiredOS | SkippedInstance]:
+        """Yield the decision about each instance, in their order, holding none of them."""
+        return map(self.link, instances)
+
+    def link(self, instance: Instance) -> LinkDesiredOS | SkippedInstance:
+        """Return what becomes of one instance's desired OS."""
+        if instance.os_type is OSType.MUTABLE:
+            return SkippedInstance(instance.resource_id, SkipReason.MUTABLE)
+        key = instance.current_os_id, instance.desired_os_id
+        # Instances are many, pairs of OS Resources few.
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = self._verdicts[key] = self._judge(*key)
+        if isinstance(verdict, SkipReason):
+            return SkippedInstance(instance.resource_id, verdict)
+        return LinkDesiredOS(instance, self._resources[instance.current_os_id], verdict)
+
+    def without(self, resource_ids: frozenset[str]) -> LinkingPlan:
+        """Return the plan without the targets among `resource_ids`."""
+        kept = tuple(target for target in self.targets if target.resource.resource_id not in resource_ids)
+        return attrs.evolve(self, targets=kept)
+
+    def _judge(self, current_id: str, desired_id: str) -> OSResource | SkipReason:
+        current, desired = self._resources.get(current_id), self._resources.get(desired_id)
+        if current is None or desired is None:
+            return SkipReason.UNKNOWN_OS
+        wanted = _group(current)
+        target = next((target.resource for target in self.targets if _group(target.resource) == wanted), None)
+        if target is None:
+            return SkipReason.NOTHING_TO_LINK
+        if desired.image_version >= target.image_version:
+            return SkipReason.UP_TO_DATE
+        if current.image_version > target.image_version:
+            return SkipReason.RUNS_NEWER
+        return target
+
+
+def plan_linking(
+    discovered: Iterable[DiscoveredProfile], resources: Iterable[OSResource], *, tenant_id: str, mode: LinkingMode
+) -> LinkingPlan:
+    """Return what to change so that the tenant's Inventory follows the manifests.
+
+    `discovered` comes oldest revision first: of several manifests with one identity the newest that agrees with the
+    image decides. `resources` are all of the tenant's OS Resources.
+    """
+    known = {resource.resource_id: resource for resource in resources}
+    by_identity = {(resource.profile_name, resource.image_id): resource for resource in known.values()}
+    offers: dict[tuple[str, str], list[DiscoveredProfile]] = {}
+    for found in discovered:
+        offers.setdefault((found.profile.profile_name, found.profile.image_version.text), []).append(found)
+
+    changes: list[CreateOSResource | PatchOSResource] = []
+    conflicts: list[ImageConflict] = []
+    candidates: list[LinkTarget] = []
+    for identity, manifests in offers.items():
+        newest = manifests[-1]
+        stored = by_identity.get(identity)
+        kept = stored or _offered(newest, tenant_id)
+        agreeing = None
+        for manifest in manifests:
+            contradictions = _contradictions(manifest, kept, tenant_id)
+            conflicts += contradictions
+            agreeing = agreeing if contradictions else manifest
+        if stored is None:
+            changes.append(CreateOSResource(newest.revision, kept))
+        elif agreeing is not None:
+            kept = _patched(stored, _offered(agreeing, tenant_id))
+            if kept != stored:
+                changes.append(PatchOSResource(agreeing.revision, stored, kept))
+        known[kept.resource_id] = kept
+        if agreeing is newest and kept.os_type is OSType.IMMUTABLE:
+            candidates.append(LinkTarget(newest.revision, kept))
+    return LinkingPlan(
+        changes=tuple(changes),
+        conflicts=tuple(dict.fromkeys(conflicts)),
+        targets=_latest(candidates) if mode is LinkingMode.AUTOMATIC else (),
+        resources=known,
+    )
+
+
+def mark_linked(resource: OSResource, revision: str) -> OSResource:
+    """Return `resource` with the mark that every instance was linked to it for `revision`."""
+    metadata = (*_without_mark(resource.metadata), (LINKED_REVISION, revision))
+    return patch_os_resource(resource, attrs.evolve(resource, metadata=tuple(sorted(metadata))))
+
+
+def _group(resource: OSResource) -> tuple[OSType, str, str]:
+    return resource.os_type, resource.profile_name, resource.architecture
+
+
+def _latest(candidates: list[LinkTarget]) -> tuple[LinkTarget, ...]:
+    latest: dict[tuple[OSType, str, str], LinkTarget] = {}
+    for candidate in candidates:
+        best = latest.setdefault(_group(candidate.resource), candidate)
+        if candidate.resource.image_version > best.resource.image_version:
+            latest[_group(candidate.resource)] = candidate
+    return tuple(
+        target for target in latest.values() if (LINKED_REVISION, target.revision) not in target.resource.metadata
+    )
+
+
+def _offered(found: DiscoveredProfile, tenant_id: str) -> OSResource:
+    resource = found.profile.to_os_resource(tenant_id=tenant_id)
+    return attrs.evolve(resource, metadata=_without_mark(resource.metadata))
+
+
+def _contradictions(found: DiscoveredProfile, kept: OSResource, tenant_id: str) -> list[ImageConflict]:
+    offered = _offered(found, tenant_id)
+    return [
+        ImageConflict(
+            revision=found.revision,
+            profile_name=kept.profile_name,
+            image_id=kept.image_id,
+            field=name,
+            stored=getattr(kept, name),
+            found=getattr(offered, name),
+        )
+        for name in _FIXED
+        if getattr(kept, name) != getattr(offered, name)
+    ]
+
+
+def _patched(stored: OSResource, offered: OSResource) -> OSResource:
+    mark = tuple(pair for pair in stored.metadata if pair[0] == LINKED_REVISION)
+    said = {name: getattr(offered, name) for name in _PATCHED}
+    said["metadata"] = tuple(sorted((*offered.metadata, *mark)))
+    return patch_os_resource(stored, attrs.evolve(stored, **said))
+
+
+def _without_mark(metadata: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    return tuple(pair for pair in metadata if pair[0] != LINKED_REVISION)
