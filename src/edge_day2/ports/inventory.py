@@ -1,0 +1,185 @@
+"""Port: the Inventory, where Instances, OS Resources and Schedules live.
+
+An adapter gives transactions. Within one, everything is read from one consistent snapshot, and either all of its
+changes are stored or none is; a crash in the middle leaves what was there before. Changes are durable when `writing`
+ends without an error; where it ends with one they are undone, except that a connection which breaks during the commit
+itself may leave all of them. Adapters are safe to use from several threads and several processes; one transaction
+belongs to one thread.
+
+An error that a method announces leaves the transaction as it was before that call, so that the caller may go on in it.
+After a StorageError or Conflict that isn't `replace`'s own the transaction can only be left, and never commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self, TypeVar
+
+from attrs import frozen
+
+from edge_day2.domain.resources import (
+    Host,
+    Instance,
+    OSResource,
+    OSUpdatePolicy,
+    OSUpdateRun,
+    Resource,
+    ScheduleResource,
+)
+
+R = TypeVar("R", bound=Resource)
+
+
+@frozen(kw_only=True)
+class ReportContext:
+    """All that the Maintenance Manager needs to answer one report, read at once.
+
+    `schedules` are those that target the host, its site or a region around it, in the order of their ids.
+    `profile_os` are the OS Resources of the current OS's profile for an immutable instance, in the order of their ids,
+    else empty.
+    """
+
+    host: Host
+    instance: Instance | None
+    current_os: OSResource | None
+    desired_os: OSResource | None
+    policy: OSUpdatePolicy | None
+    open_run: OSUpdateRun | None
+    schedules: tuple[ScheduleResource, ...]
+    profile_os: tuple[OSResource, ...]
+
+
+class UnitOfWork(Protocol):
+    """One transaction. All look-ups are within one tenant: what belongs to another doesn't exist.
+
+    Every method may raise StorageError. Those that change something raise FailedPrecondition in a transaction that only
+    reads, and InvalidResource for content that no database holds (see `add`).
+    """
+
+    def get(self, kind: type[R], tenant_id: str, resource_id: str) -> R:
+        """Return the resource.
+
+        Raises:
+            NotFound: there is none with this id in this tenant.
+        """
+        ...
+
+    def all(self, kind: type[R], tenant_id: str) -> Iterator[R]:
+        """Yield the tenant's resources of this kind in the order of their ids, without loading all of them at once.
+
+        The caller may change things while iterating; whether a later item shows that is left open.
+        """
+        ...
+
+    def add(self, resource: Resource) -> None:
+        """Store a new resource.
+
+        Raises:
+            AlreadyExists: its id, an OS Resource's identity or a host's GUID exists in the tenant, its host has an
+                instance, or its instance has an open run.
+            NotFound: it refers to something that doesn't exist in its tenant.
+            InvalidResource: a text with a NUL character or a lone surrogate, or an id (also a profile name) of more
+                than 200 characters.
+        """
+        ...
+
+    def add_all(self, resources: Iterable[Resource]) -> None:
+        """Store many new resources, or none of them: as `add` for each, at a fraction of the cost.
+
+        What a resource refers to may come before it in `resources`, not after it. Consumes them as a stream.
+
+        Raises:
+            AlreadyExists, NotFound, InvalidResource: as `add`.
+        """
+        ...
+
+    def replace(self, old: R, new: R) -> None:
+        """Store `new` in the place of `old`, which must be what is stored.
+
+        They are compared by value, so `old` may have been read in an earlier transaction.
+
+        Raises:
+            Conflict: what is stored isn't `old` any more.
+            NotFound: the resource is gone, or `new` refers to something that doesn't exist in its tenant.
+            AlreadyExists: as `add`, for what changed.
+            InvalidResource: as `add`, or kind, tenant or id of `new` aren't those of `old`.
+        """
+        ...
+
+    def delete(self, resource: Resource) -> None:
+        """Remove a resource.
+
+        Raises:
+            FailedPrecondition: another resource refers to it.
+            NotFound: it is gone already.
+        """
+        ...
+
+    def host_by_guid(self, tenant_id: str, guid: str) -> Host:
+        """Return the host with this GUID, in any case of its letters.
+
+        Raises:
+            NotFound: there is none in this tenant.
+        """
+        ...
+
+    def instance_of_host(self, tenant_id: str, host_id: str) -> Instance | None:
+        """Return the instance on this host, None where nothing is installed."""
+        ...
+
+    def report_context(self, tenant_id: str, guid: str) -> ReportContext:
+        """Return everything about one host at once, at the cost of one read whatever the Inventory's size.
+
+        Raises:
+            NotFound: there is no such host in this tenant.
+        """
+        ...
+
+    def runs_of_instance(self, tenant_id: str, instance_id: str) -> tuple[OSUpdateRun, ...]:
+        """Return the instance's update runs, newest first; of two that started at once, the higher id first."""
+        ...
+
+    def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:
+        """Yield the instances whose update is in progress and whose `last_seen` is before `deadline`, longest unheard first.
+
+        In progress is what has the traffic light IN_PROGRESS. The cost grows with what is found, not with the Inventory.
+        """
+        ...
+
+    def tenants(self) -> tuple[str, ...]:
+        """Return the ids of all tenants that hold any resource, sorted."""
+        ...
+
+
+class Inventory(Protocol):
+    """Where transactions come from. Use it as a context manager, or call `close`."""
+
+    def reading(self) -> AbstractContextManager[UnitOfWork]:
+        """Begin a transaction that only reads; it never waits for a writer and never makes one wait.
+
+        Raises:
+            StorageError: the database failed.
+        """
+        ...
+
+    def writing(self) -> AbstractContextManager[UnitOfWork]:
+        """Begin a transaction that may change things; it is committed at the end, and undone by an exception.
+
+        Raises:
+            StorageError: the database failed, or others have been writing for too long; nothing was changed.
+            Conflict: somebody else's transaction was in the way; repeat the whole of it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
