@@ -1,0 +1,276 @@
+"""The Platform Update Agent: reports to the Maintenance Manager, and takes an update from step to step.
+
+The order is always the same: decide, journal, carry out, feed the event back. The journal holds the flow's state and
+the outbox of reports, and is stored as a whole before anything is done, so that a crash at any point is followed by
+the same step again, and no report is lost. Only the head of the outbox is sent, again and again until it is answered:
+the protocol has no sequence numbers, so doubles are adjacent and harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any, Final
+
+from attrs import evolve, frozen
+
+from edge_day2.domain.agent import (
+    AgentPolicy,
+    AgentRecord,
+    Target,
+    WindowClose,
+    flow_of,
+    held,
+    in_progress,
+    next_event,
+    next_update,
+    next_window,
+    refusal_reports,
+    target_of,
+    usable_window,
+)
+from edge_day2.domain.flow import Event, Transition, WindowClosed, WindowTimedOut
+from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus
+from edge_day2.domain.statuses import UpdateStatusType
+from edge_day2.errors import InvalidMessage, NewerFormat, RequestError, UnreadableState
+from edge_day2.ports.clock import Clock
+from edge_day2.ports.journal import Journal
+from edge_day2.ports.maintenance_link import MaintenanceLink
+from edge_day2.ports.node import NodePort
+
+_log: Final = logging.getLogger(__name__)
+
+_IDLE: Final = UpdateStatus(status_type=UpdateStatusType.UP_TO_DATE)
+
+
+@frozen(kw_only=True)
+class TickResult:
+    """What one tick did: how many reports the MM answered, and why the next one wasn't ("" where all were)."""
+
+    delivered: int
+    problem: str = ""
+
+
+class PlatformUpdateAgent:
+    """The agent of one node. Not safe for use from several threads; one node has one agent.
+
+    Call `resume` once after the start, then `tick` periodically, and `run_pending` while it returns True.
+
+    Args:
+        host_guid: the node's UUID.
+        node: carries out commands (`ImmutableNode` or `MutableNode`).
+        journal: the agent's memory.
+        link: the way to the Maintenance Manager.
+        clock: the time.
+        policy: limits and choices.
+    """
+
+    def __init__(
+        self,
+        *,
+        host_guid: str,
+        node: NodePort,
+        journal: Journal,
+        link: MaintenanceLink,
+        clock: Clock,
+        policy: AgentPolicy = AgentPolicy(),  # noqa: B008  # frozen
+    ) -> None:
+        self._host_guid = host_guid
+        self._node = node
+        self._journal = journal
+        self._link = link
+        self._clock = clock
+        self._policy = policy
+        self._record = AgentRecord()
+        self._newer_format = ""
+        self._process_ends = False
+        self._clock_behind_since: datetime | None = None
+
+    @property
+    def record(self) -> AgentRecord:
+        """What the journal holds."""
+        return self._record
+
+    def resume(self) -> None:
+        """Find out where the node is after a start of the agent, and go on from there.
+
+        An unreadable journal is reported, and the node goes on from what can be observed. A newer one is left alone:
+        the agent then reports and does nothing else.
+
+        Raises:
+            NodeFailure: the node can't be observed; try again later, nothing was done.
+            OSError: the journal couldn't be read or stored.
+        """
+        now = self._clock.now()
+        self._process_ends = False
+        try:
+            self._record = self._journal.load() or AgentRecord()
+        except NewerFormat as error:
+            self._newer_format = str(error)
+            self._record = AgentRecord(outbox=refusal_reports(AgentRecord(), self._newer_format, now))
+            return
+        except UnreadableState as error:
+            self._store(evolve(AgentRecord(), outbox=refusal_reports(AgentRecord(), str(error), now)), now)
+        state = self._record.flow
+        if state is None:
+            return
+        transition = flow_of(state).resume(state, self._node.observe(now))
+        if transition.state != state or transition.reports:
+            self._enter(transition, now)
+
+    def tick(self, now: datetime | None = None) -> TickResult:
+        """Report to the MM, take its answer, and begin or go on with an update when it is time.
+
+        Without anything new to report the last report is repeated as a sign of life. Reports that can't be delivered
+        wait; the node acts on the last answer meanwhile.
+
+        Raises:
+            OSError: the journal couldn't be stored.
+        """
+        now = self._clock.now() if now is None else now
+        result = self._deliver(now)
+        if not self._newer_format:
+            self._check_clock(now)
+            self._begin(now)
+            self._interrupt(now)
+        return result
+
+    def run_pending(self) -> bool:
+        """Carry out the one command that is pending; return whether there may be another one.
+
+        Raises:
+            OSError: the journal couldn't be stored.
+        """
+        state = self._record.flow
+        if state is None or self._process_ends or self._newer_format:
+            return False
+        now = self._clock.now()
+        if self._interrupt(now):
+            return True
+        command = flow_of(state).command(state)
+        if command is None:
+            return False
+        event = self._node.carry_out(command, now)
+        if event is None:
+            self._process_ends = True
+            return False
+        self._feed(event, self._clock.now())
+        # A step that failed and leads to itself is tried again at the next tick, not at once.
+        return self._record.flow != state
+
+    def forget_failure(self) -> None:
+        """Let a target be tried again that failed or was proven bad.
+
+        Raises:
+            OSError: the journal couldn't be stored.
+        """
+        if not in_progress(self._record):
+            self._store(evolve(self._record, flow=None), self._clock.now())
+
+    def explain(self) -> str:
+        """Return in one sentence what the agent does, or why it does nothing."""
+        record, now = self._record, self._clock.now()
+        if self._newer_format:
+            return f"does nothing: {self._newer_format}"
+        if record.refused:
+            return f"does nothing: the Maintenance Manager's answer was refused: {record.refused}"
+        if record.answer is None:
+            return "waits for the Maintenance Manager's first answer"
+        if now < record.last_time:
+            return f"opens no window: the clock says {now:%Y-%m-%d %H:%M}, the journal was stored later"
+        if record.flow is not None and in_progress(record):
+            doing = record.flow.name.replace("_", " ")
+            command = flow_of(record.flow).command(record.flow)
+            return f"update in progress: {doing}" if command is not None else f"{doing}: {self._window(now)}"
+        target = self._target()
+        if target is None:
+            return "not updated: the orchestrator names no desired OS"
+        if reason := held(record, now, self._policy):
+            return f"not updated: {reason}"
+        if record.flow is not None and record.flow.name in ("updated", "up_to_date"):
+            return f"up to date, {self._window(now)}"
+        return self._window(now)
+
+    def _window(self, now: datetime) -> str:
+        record = self._record
+        if record.answer is None:
+            return "knows no window"
+        if usable_window(record, now) is not None:
+            return "a window is open"
+        ahead = next_window(record.answer.update_schedule, now)
+        return f"waits for the window at {ahead.start:%Y-%m-%d %H:%M} UTC" if ahead else "no window is scheduled"
+
+    def _target(self) -> Target | None:
+        answer = self._record.answer
+        return target_of(answer, self._node.os_type, self._policy) if answer is not None else None
+
+    def _deliver(self, now: datetime) -> TickResult:
+        delivered = 0
+        while True:
+            record = self._record
+            report = record.outbox[0] if record.outbox else record.last_report or _IDLE
+            request = PlatformUpdateStatusRequest(host_guid=self._host_guid, update_status=report)
+            try:
+                answer = self._link.platform_update_status(request)
+            except RequestError as error:
+                return TickResult(delivered=delivered, problem=f"{error.code}: {error}")
+            delivered += 1
+            taken = evolve(record, outbox=record.outbox[1:], last_report=report)
+            self._store(self._take(taken, answer, now), now)
+            if not self._record.outbox:
+                return TickResult(delivered=delivered)
+
+    def _take(self, record: AgentRecord, answer: PlatformUpdateStatusResponse, now: datetime) -> AgentRecord:
+        try:
+            target_of(answer, self._node.os_type, self._policy)
+        except InvalidMessage as error:
+            if record.refused == str(error):
+                return record
+            _log.warning("answer refused: %s", error)
+            reports = refusal_reports(record, f"answer refused: {error}", now)
+            return evolve(record, refused=str(error), outbox=record.outbox + reports)
+        return evolve(record, answer=answer, refused="")
+
+    def _check_clock(self, now: datetime) -> None:
+        # A clock that once stood in the future must not keep windows shut for ever.
+        if now >= self._record.last_time or now < self._policy.earliest:
+            self._clock_behind_since = None
+        elif self._clock_behind_since is None or now < self._clock_behind_since:
+            self._clock_behind_since = now
+        elif now - self._clock_behind_since >= self._policy.clock_settles:
+            self._record = evolve(self._record, last_time=now)
+            self._journal.store(self._record)
+
+    def _begin(self, now: datetime) -> None:
+        state = next_update(self._record, self._target(), now, self._policy)
+        if state is not None:
+            self._store(evolve(self._record, flow=state), now)
+
+    def _interrupt(self, now: datetime) -> bool:
+        state = self._record.flow
+        if state is None or not in_progress(self._record):
+            return False
+        event = next_event(state, self._record, self._target(), now, self._policy)
+        if event is None:
+            return False
+        self._feed(event, now)
+        return True
+
+    def _feed(self, event: Event, now: datetime) -> None:
+        state = self._record.flow
+        assert state is not None
+        if isinstance(event, WindowClosed) and self._policy.window_close is WindowClose.FAIL:
+            event = WindowTimedOut(event.at)
+        self._enter(flow_of(state).step(state, event), now)
+
+    def _enter(self, transition: Transition[Any], now: datetime) -> None:
+        _log.info("%s: %s", self._host_guid, transition.state.name)
+        self._store(evolve(self._record, flow=transition.state, outbox=self._record.outbox + transition.reports), now)
+
+    def _store(self, record: AgentRecord, now: datetime) -> None:
+        if evolve(record, last_time=self._record.last_time) == self._record:
+            return
+        record = evolve(record, last_time=max(now, record.last_time))
+        if not self._newer_format:
+            self._journal.store(record)
+        self._record = record
