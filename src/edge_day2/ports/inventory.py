@@ -18,38 +18,17 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from attrs import frozen
-
+from edge_day2.domain.maintenance import ReportContext
 from edge_day2.domain.resources import (
     Host,
     Instance,
-    OSResource,
-    OSUpdatePolicy,
     OSUpdateRun,
     Resource,
-    ScheduleResource,
 )
 
+__all__ = ["Inventory", "R", "ReportContext", "UnitOfWork"]
+
 R = TypeVar("R", bound=Resource)
-
-
-@frozen(kw_only=True)
-class ReportContext:
-    """All that the Maintenance Manager needs to answer one report, read at once.
-
-    `schedules` are those that target the host, its site or a region around it, in the order of their ids.
-    `profile_os` are the OS Resources of the current OS's profile for an immutable instance, in the order of their ids,
-    else empty.
-    """
-
-    host: Host
-    instance: Instance | None
-    current_os: OSResource | None
-    desired_os: OSResource | None
-    policy: OSUpdatePolicy | None
-    open_run: OSUpdateRun | None
-    schedules: tuple[ScheduleResource, ...]
-    profile_os: tuple[OSResource, ...]
 
 
 class UnitOfWork(Protocol):
@@ -143,9 +122,10 @@ class UnitOfWork(Protocol):
         ...
 
     def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:
-        """Yield the instances whose update is in progress and whose `last_seen` is before `deadline`, longest unheard first.
+        """Yield the instances whose update is in progress and whose `last_seen` is before `deadline`.
 
-        In progress is what has the traffic light IN_PROGRESS. The cost grows with what is found, not with the Inventory.
+        The one that was unheard longest comes first. In progress is what has the traffic light IN_PROGRESS. The cost
+        grows with the updates in progress, not with the Inventory.
         """
         ...
 

@@ -1,0 +1,139 @@
+"""The Maintenance Manager: answers reports, records their outcome, and notices nodes that went silent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from attrs import frozen
+
+from edge_day2.domain.maintenance import MaintenancePolicy, mark_lost, plan_maintenance
+from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
+from edge_day2.domain.resources import Instance
+from edge_day2.errors import Conflict, NotFound, RequestError, Unavailable
+from edge_day2.ports.clock import Clock
+from edge_day2.ports.inventory import Inventory, UnitOfWork
+
+_log: Final = logging.getLogger(__name__)
+
+# Two writers of one instance are rare; more than a few collisions in a row mean that something else is wrong.
+_ATTEMPTS: Final = 5
+
+
+@frozen(kw_only=True)
+class Report:
+    """A report of a batch, and the tenant whose node sent it."""
+
+    tenant: str
+    request: PlatformUpdateStatusRequest
+
+
+class MaintenanceManager:
+    """Safe to use from several threads and processes on one Inventory.
+
+    Args:
+        inventory: where hosts, instances, schedules and runs are.
+        clock: the server's time; a node's own is never recorded.
+        policy: which schedules open windows, and when a silent node counts as lost.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        *,
+        clock: Clock,
+        policy: MaintenancePolicy = MaintenancePolicy(),  # noqa: B008  # frozen
+    ) -> None:
+        self._inventory = inventory
+        self._clock = clock
+        self._policy = policy
+
+    def platform_update_status(
+        self, request: PlatformUpdateStatusRequest, *, tenant: str
+    ) -> PlatformUpdateStatusResponse:
+        """Record one report and return the answer. Status, current OS and update run are stored together or not at all.
+
+        A report that changes nothing costs one read and writes nothing.
+
+        Raises:
+            InvalidArgument: the report breaks a rule of the protocol.
+            NotFound: the tenant has no such host, or nothing is installed on it.
+            Unauthenticated: the host isn't trusted.
+            FailedPrecondition: the instance isn't provisioned.
+            StorageError: the Inventory failed; nothing was recorded, the node will say it again.
+        """
+        with self._inventory.reading() as unit:
+            context = unit.report_context(tenant, request.host_guid)
+        plan = plan_maintenance(request, context, self._clock.now(), self._policy)
+        if plan.instance is None and plan.run is None:
+            return plan.response
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                with self._inventory.writing() as unit:
+                    return self._apply(unit, request, tenant)
+            except Conflict:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    def platform_update_statuses(self, reports: Iterable[Report]) -> list[PlatformUpdateStatusResponse | RequestError]:
+        """Record several reports in one transaction; return an answer, or why it was refused, for each in order.
+
+        Raises:
+            Conflict: somebody else's transaction was in the way; nothing was recorded, repeat.
+            StorageError: the Inventory failed; nothing was recorded.
+        """
+        answers: list[PlatformUpdateStatusResponse | RequestError] = []
+        with self._inventory.writing() as unit:
+            for report in reports:
+                try:
+                    answers.append(self._apply(unit, report.request, report.tenant))
+                except (Conflict, Unavailable):
+                    raise
+                except RequestError as error:
+                    answers.append(error)
+        return answers
+
+    def find_lost(self, tenant: str) -> tuple[Instance, ...]:
+        """Record as LOST every node of the tenant whose update is in progress and that was silent for too long.
+
+        To be called periodically. Safe to run from several processes. Return the instances that were recorded.
+
+        Raises:
+            StorageError: the Inventory failed.
+        """
+        now = self._clock.now()
+        with self._inventory.reading() as unit:
+            silent = list(unit.unheard_since(tenant, now - self._policy.lost_after))
+        recorded = []
+        for instance in silent:
+            try:
+                with self._inventory.writing() as unit:
+                    runs = unit.runs_of_instance(tenant, instance.resource_id)
+                    run = next((run for run in runs if run.end_time is None), None)
+                    lost, lost_run = mark_lost(instance, run, now)
+                    unit.replace(instance, lost)
+                    if run is not None and lost_run is not None:
+                        unit.replace(run, lost_run)
+                    recorded.append(lost)
+            except (Conflict, NotFound):
+                # It was heard of, or removed, in this very moment.
+                continue
+        return tuple(recorded)
+
+    def _apply(
+        self, unit: UnitOfWork, request: PlatformUpdateStatusRequest, tenant: str
+    ) -> PlatformUpdateStatusResponse:
+        context = unit.report_context(tenant, request.host_guid)
+        plan = plan_maintenance(request, context, self._clock.now(), self._policy)
+        for problem in plan.problems:
+            _log.warning("%s", problem)
+        if plan.instance is not None and context.instance is not None:
+            unit.replace(context.instance, plan.instance)
+        if plan.run is not None:
+            if context.open_run is None:
+                unit.add(plan.run)
+            else:
+                unit.replace(context.open_run, plan.run)
+        return plan.response

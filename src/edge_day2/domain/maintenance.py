@@ -1,0 +1,308 @@
+"""What the Maintenance Manager answers to one report, and what it records for it. Pure: context in, plan out.
+
+Rules of the original that are kept: the status map, the texts, the checks before anything is answered, the fields of
+the answer by OS type. Of its defects these are gone: texts that grow, runs that never end, fields that flap, writes
+for reports that change nothing, an update status without a current OS, and nodes that stay "updating" for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+from attrs import evolve, field, frozen
+
+from edge_day2.domain.messages import (
+    OSProfileUpdateSource,
+    PlatformUpdateStatusRequest,
+    PlatformUpdateStatusResponse,
+    UpdateSchedule,
+    UpdateSource,
+    UpdateStatus,
+)
+from edge_day2.domain.resources import (
+    Host,
+    Instance,
+    OSResource,
+    OSType,
+    OSUpdatePolicy,
+    OSUpdateRun,
+    Provisioning,
+    ScheduleResource,
+    Trust,
+    UpdatePolicyKind,
+    record_verified_os,
+)
+from edge_day2.domain.schedules import RepeatedSchedule, ScheduleKind, SingleSchedule, Window
+from edge_day2.domain.statuses import (
+    INVENTORY_STATUS,
+    InventoryStatus,
+    UpdateRecord,
+    UpdateStatusType,
+    count_changes,
+    parse_detail,
+)
+from edge_day2.errors import FailedPrecondition, ImmutableLinkError, NotFound, Unauthenticated
+
+_MAX_DETAIL: Final = 100_000
+_MAX_NAME: Final = 13
+
+
+@frozen(kw_only=True)
+class ReportContext:
+    """All that is needed to answer one report.
+
+    `schedules` are those that target the host, its site or a region around it, in the order of their ids.
+    `profile_os` are the OS Resources of the current OS's profile for an immutable instance, in the order of their ids,
+    else empty.
+    """
+
+    host: Host
+    instance: Instance | None
+    current_os: OSResource | None
+    desired_os: OSResource | None
+    policy: OSUpdatePolicy | None
+    open_run: OSUpdateRun | None
+    schedules: tuple[ScheduleResource, ...]
+    profile_os: tuple[OSResource, ...]
+
+
+@frozen(kw_only=True)
+class MaintenancePolicy:
+    """Choices of a Maintenance Manager.
+
+    Attributes:
+        kinds: the kinds of schedule that open an update window.
+        lost_after: a node that began an update and wasn't heard of for so long is LOST.
+        seen_every: while an update is in progress, how often a report that changes nothing is noted.
+    """
+
+    kinds: frozenset[ScheduleKind] = frozenset({ScheduleKind.OS_UPDATE})
+    lost_after: timedelta = timedelta(hours=1)
+    seen_every: timedelta = timedelta(minutes=15)
+
+    def __attrs_post_init__(self) -> None:
+        if self.seen_every >= self.lost_after:
+            raise ValueError(f"seen_every ({self.seen_every}) must be shorter than lost_after ({self.lost_after})")
+
+
+@frozen(kw_only=True)
+class MaintenancePlan:
+    """The answer to one report, and the changes to store with it in one transaction.
+
+    `instance` and `run` are None where they stay as they are; `problems` are sentences for the log.
+    """
+
+    response: PlatformUpdateStatusResponse
+    instance: Instance | None = None
+    run: OSUpdateRun | None = None
+    problems: tuple[str, ...] = field(default=())
+
+
+def plan_maintenance(
+    request: PlatformUpdateStatusRequest, context: ReportContext, now: datetime, policy: MaintenancePolicy
+) -> MaintenancePlan:
+    """Return what to answer to `request` and what to record.
+
+    Raises:
+        NotFound: the host has no instance, or the instance's OS is gone.
+        Unauthenticated: the host isn't trusted.
+        FailedPrecondition: the instance isn't provisioned.
+    """
+    host, instance = context.host, context.instance
+    if instance is None or context.current_os is None or context.desired_os is None:
+        raise NotFound(f"host {host.guid} has no instance with an OS")
+    if host.trust is Trust.UNTRUSTED:
+        raise Unauthenticated(f"host {host.guid} isn't trusted")
+    if instance.provisioning is not Provisioning.PROVISIONED:
+        raise FailedPrecondition(f"instance {instance.resource_id} isn't provisioned")
+    changed, problems = _record(request.update_status, instance, context, now, policy)
+    run = _run(request.update_status, changed, context, now)
+    response = PlatformUpdateStatusResponse(
+        os_type=instance.os_type,
+        update_schedule=update_schedule(context.schedules, now, policy.kinds),
+        update_source=_update_source(context),
+        installed_packages="\n".join(_packages(context)),
+        os_profile_update_source=_profile_source(context),
+    )
+    return MaintenancePlan(
+        response=response,
+        instance=changed if changed != instance else None,
+        run=run if run != context.open_run else None,
+        problems=problems,
+    )
+
+
+def _record(
+    status: UpdateStatus, instance: Instance, context: ReportContext, now: datetime, policy: MaintenancePolicy
+) -> tuple[Instance, tuple[str, ...]]:
+    problems: tuple[str, ...] = ()
+    recorded = _update_record(status, instance, now)
+    changed = evolve(instance, update=recorded, os_update_available=_available(status, context, instance))
+    if recorded.status is InventoryStatus.UPDATE_IN_PROGRESS:
+        seen = instance.last_seen
+        if seen is None or recorded.timestamp == now or now - seen >= policy.seen_every or now < seen:
+            changed = evolve(changed, last_seen=now)
+    else:
+        changed = evolve(changed, last_seen=None)
+    if status.status_type is UpdateStatusType.UPDATED and instance.os_type is OSType.IMMUTABLE:
+        changed, problems = _record_current_os(status, changed, context)
+    return changed, problems
+
+
+def _update_record(status: UpdateStatus, instance: Instance, now: datetime) -> UpdateRecord:
+    kind = INVENTORY_STATUS[status.status_type]
+    detail = parse_detail(status.status_detail) if status.status_detail else None
+    text = kind.text
+    if kind is InventoryStatus.DONE and instance.os_type is OSType.MUTABLE and detail is not None:
+        text = f"{text} - {count_changes(detail.update_log)} package(s) updated/installed"
+    kept = status.status_detail if detail is not None and len(status.status_detail) <= _MAX_DETAIL else ""
+    # A sign of life without detail doesn't wipe out what an earlier report of the same status told.
+    if not kept and instance.update.status is kind:
+        kept, text = instance.update.detail, instance.update.text
+    same = instance.update.status is kind and instance.update.text == text
+    return UpdateRecord(status=kind, text=text, timestamp=instance.update.timestamp if same else now, detail=kept)
+
+
+def _available(status: UpdateStatus, context: ReportContext, instance: Instance) -> str:
+    if instance.os_type is OSType.MUTABLE:
+        return status.os_update_available or instance.os_update_available
+    latest = latest_of(context.profile_os)
+    current = context.current_os
+    if latest is None or current is None or latest.image_version <= current.image_version:
+        return ""
+    return latest.name
+
+
+def _record_current_os(
+    status: UpdateStatus, instance: Instance, context: ReportContext
+) -> tuple[Instance, tuple[str, ...]]:
+    current = context.current_os
+    assert current is not None
+    if not status.os_image_id or (status.profile_name, status.os_image_id) == (current.profile_name, current.image_id):
+        return instance, ()
+    found = [
+        resource
+        for resource in context.profile_os
+        if (resource.profile_name, resource.image_id) == (status.profile_name, status.os_image_id)
+    ]
+    if not found:
+        installed = f"{status.profile_name} {status.os_image_id}"
+        return instance, (f"instance {instance.resource_id} installed {installed}, of which there is no OS Resource",)
+    try:
+        return record_verified_os(instance, current, found[0]), ()
+    except ImmutableLinkError as error:
+        return instance, (str(error),)
+
+
+def _run(status: UpdateStatus, changed: Instance, context: ReportContext, now: datetime) -> OSUpdateRun | None:
+    run, recorded = context.open_run, changed.update
+    if run is None:
+        if status.status_type not in (UpdateStatusType.STARTED, UpdateStatusType.DOWNLOADING):
+            return None
+        assert context.desired_os is not None
+        return OSUpdateRun(
+            resource_id=f"osupdaterun-{changed.resource_id}-{now:%Y%m%d%H%M%S%f}",
+            tenant_id=changed.tenant_id,
+            instance_id=changed.resource_id,
+            name=f"{context.host.name[:_MAX_NAME]} update {now:%Y%m%d-%H%M%S}",
+            description=f"OS update for {context.desired_os.name}",
+            applied_policy_id=changed.os_update_policy_id,
+            start_time=now,
+            update=recorded,
+        )
+    match status.status_type:
+        case UpdateStatusType.UPDATED | UpdateStatusType.FAILED | UpdateStatusType.UP_TO_DATE:
+            return evolve(run, update=recorded, end_time=now)
+        case UpdateStatusType.UNSPECIFIED:
+            return run
+        case _:
+            return evolve(run, update=recorded)
+
+
+def mark_lost(instance: Instance, run: OSUpdateRun | None, now: datetime) -> tuple[Instance, OSUpdateRun | None]:
+    """Return instance and open run of a node that began an update and was never heard of again.
+
+    The run stays open: should the node come back, what it reports ends it.
+    """
+    seen = instance.last_seen
+    text = InventoryStatus.LOST.text + (f", last heard of {seen:%Y-%m-%d %H:%M} UTC" if seen is not None else "")
+    lost = UpdateRecord(status=InventoryStatus.LOST, text=text, timestamp=now, detail=instance.update.detail)
+    return evolve(instance, update=lost, last_seen=None), evolve(run, update=lost) if run is not None else None
+
+
+def update_schedule(
+    schedules: Iterable[ScheduleResource], now: datetime, kinds: frozenset[ScheduleKind]
+) -> UpdateSchedule:
+    """Return what the protocol can say of `schedules`: one single schedule, and all repeated ones in UTC.
+
+    An open window wins over one that is nearer but still to come. A repeated schedule in another time zone becomes
+    its present or next window, as a single schedule.
+    """
+    windows: list[Window] = []
+    repeated: list[RepeatedSchedule] = []
+    for resource in schedules:
+        schedule = resource.schedule
+        if resource.kind not in kinds:
+            continue
+        if isinstance(schedule, RepeatedSchedule) and schedule.time_zone == "UTC":
+            repeated.append(schedule)
+        elif window := schedule.window_at(now) or schedule.next_window(now):
+            windows.append(window)
+    chosen = min(windows, key=lambda window: (not window.contains(now), window.start), default=None)
+    single = SingleSchedule(chosen.start, chosen.end) if chosen is not None else None
+    return UpdateSchedule(single_schedule=single, repeated_schedules=tuple(repeated))
+
+
+def latest_of(resources: Iterable[OSResource]) -> OSResource | None:
+    """Return the OS Resource with the highest image version, None where there is none."""
+    return max(resources, key=lambda resource: (resource.image_version, resource.resource_id), default=None)
+
+
+def _wanted_os(context: ReportContext) -> OSResource | None:
+    policy = context.policy
+    if policy is None:
+        return context.desired_os
+    if policy.kind is UpdatePolicyKind.LATEST:
+        return latest_of(context.profile_os)
+    if policy.target_os_id is None:
+        return context.desired_os
+    return next((found for found in context.profile_os if found.resource_id == policy.target_os_id), None)
+
+
+def _profile_source(context: ReportContext) -> OSProfileUpdateSource | None:
+    wanted = _wanted_os(context)
+    assert context.instance is not None
+    if context.instance.os_type is not OSType.IMMUTABLE or wanted is None:
+        return None
+    return OSProfileUpdateSource(
+        os_image_url=wanted.image_url,
+        os_image_id=wanted.image_id,
+        os_image_sha=wanted.sha256,
+        profile_name=wanted.profile_name,
+        profile_version=wanted.profile_version,
+    )
+
+
+def _update_source(context: ReportContext) -> UpdateSource:
+    assert context.instance is not None
+    wanted, policy = _wanted_os(context), context.policy
+    kernel_command = policy.kernel_command_line if policy is not None else ""
+    if not kernel_command and wanted is not None:
+        kernel_command = wanted.kernel_command_line
+    if context.instance.os_type is OSType.IMMUTABLE:
+        return UpdateSource(kernel_command=kernel_command)
+    sources = policy.update_sources if policy is not None else ()
+    if not sources and wanted is not None:
+        sources = wanted.update_sources
+    return UpdateSource(kernel_command=kernel_command, custom_repos=sources)
+
+
+def _packages(context: ReportContext) -> tuple[str, ...]:
+    assert context.instance is not None
+    if context.instance.os_type is OSType.IMMUTABLE:
+        return ()
+    if context.policy is not None and context.policy.update_packages:
+        return context.policy.update_packages
+    return context.desired_os.update_packages if context.desired_os is not None else ()
