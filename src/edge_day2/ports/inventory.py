@@ -6,8 +6,8 @@ ends without an error; where it ends with one they are undone, except that a con
 itself may leave all of them. Adapters are safe to use from several threads and several processes; one transaction
 belongs to one thread.
 
-An error that a method announces leaves the transaction as it was before that call, so that the caller may go on in it.
-After a StorageError or Conflict that isn't `replace`'s own the transaction can only be left, and never commits.
+A method that raises leaves the transaction as it was before the call, and the caller may go on in it. StorageError and
+Conflict are the exceptions: after them the transaction can only be left, it never commits, and is repeated as a whole.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class UnitOfWork(Protocol):
                 instance, or its instance has an open run.
             NotFound: it refers to something that doesn't exist in its tenant.
             InvalidResource: a text with a NUL character or a lone surrogate, or an id (also a profile name) of more
-                than 200 characters.
+                than 300 characters.
         """
         ...
 

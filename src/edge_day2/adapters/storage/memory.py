@@ -1,0 +1,376 @@
+"""The Inventory in memory: for tests, simulations and trying things out. Nothing here reaches a disk.
+
+All content hangs from one immutable root (`_Content`). A reader keeps the root that it found, a writer makes a new one
+and swaps it in when it ends well; so readers never wait, and undoing is forgetting. One writer at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import TracebackType
+from typing import Final, Self, TypeVar, cast
+
+import attrs
+from attrs import frozen
+
+from edge_day2.adapters.storage.persistent import PersistentMap
+from edge_day2.adapters.storage.references import Kind, references, unique_key
+from edge_day2.adapters.storage.storable import check_storable
+from edge_day2.domain.maintenance import ReportContext
+from edge_day2.domain.resources import (
+    Host,
+    Instance,
+    OSResource,
+    OSType,
+    OSUpdatePolicy,
+    OSUpdateRun,
+    Region,
+    Resource,
+    ScheduleResource,
+    Site,
+    check_unused,
+)
+from edge_day2.domain.statuses import StatusIndicator
+from edge_day2.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidResource, NotFound, StorageError
+
+R = TypeVar("R", bound=Resource)
+
+_Member = tuple[Kind, str]
+_Table = PersistentMap[str, Resource]
+_Group = PersistentMap[_Member, None]
+
+_EMPTY_TABLE: Final[_Table] = PersistentMap()
+_EMPTY_GROUP: Final[_Group] = PersistentMap()
+
+
+@frozen
+class _Content:
+    """Everything at one instant: resources by (tenant, kind) and id, groups of them, and what is unique."""
+
+    tables: PersistentMap[tuple[str, Kind], _Table] = PersistentMap()
+    groups: PersistentMap[tuple[object, ...], _Group] = PersistentMap()
+    unique: PersistentMap[tuple[object, ...], str] = PersistentMap()
+
+
+def _groups(resource: Resource) -> Iterator[tuple[object, ...]]:
+    """Yield the groups that `resource` is a member of."""
+    tenant = resource.tenant_id
+    for kind, resource_id in references(resource):
+        yield tenant, kind, resource_id
+    if isinstance(resource, OSResource):
+        yield tenant, "profile", resource.profile_name
+    if isinstance(resource, Instance) and _underway(resource):
+        yield tenant, "underway"
+
+
+def _underway(instance: Instance) -> bool:
+    return instance.update.status.indicator is StatusIndicator.IN_PROGRESS and instance.last_seen is not None
+
+
+class MemoryUnitOfWork:
+    """One transaction of `MemoryInventory`; see `edge_day2.ports.inventory.UnitOfWork`."""
+
+    def __init__(self, content: _Content) -> None:
+        self._content = content
+        self._over = False
+        self._failed: Conflict | None = None
+
+    @property
+    def failed(self) -> Conflict | None:
+        """The error after which this transaction may not be committed."""
+        return self._failed
+
+    def _now(self) -> _Content:
+        if self._over:
+            raise StorageError("this transaction is over; begin another one")
+        if self._failed is not None:
+            raise StorageError(f"this transaction has failed already; begin another one: {self._failed}")
+        return self._content
+
+    def end(self) -> _Content:
+        """End the transaction and return what it leaves."""
+        self._over = True
+        return self._content
+
+    def _find(self, kind: type[R], tenant_id: str, resource_id: str) -> R | None:
+        table = self._now().tables.get((tenant_id, kind), _EMPTY_TABLE)
+        return cast("R | None", table.get(resource_id))
+
+    def _group(self, kind: type[R], *key: object) -> list[R]:
+        """Return the members of this kind in the order of their ids."""
+        group = self._now().groups.get(key, _EMPTY_GROUP)
+        ids = sorted(resource_id for member, resource_id in group if member is kind)
+        return [self.get(kind, str(key[0]), resource_id) for resource_id in ids]
+
+    def get(self, kind: type[R], tenant_id: str, resource_id: str) -> R:
+        """See `UnitOfWork.get`."""
+        found = self._find(kind, tenant_id, resource_id)
+        if found is None:
+            raise NotFound(f"tenant {tenant_id!r} has no {kind.__name__} {resource_id!r}")
+        return found
+
+    def all(self, kind: type[R], tenant_id: str) -> Iterator[R]:
+        """See `UnitOfWork.all`."""
+        ids = sorted(self._now().tables.get((tenant_id, kind), _EMPTY_TABLE))
+        for resource_id in ids:
+            if (resource := self._find(kind, tenant_id, resource_id)) is not None:
+                yield resource
+
+    def host_by_guid(self, tenant_id: str, guid: str) -> Host:
+        """See `UnitOfWork.host_by_guid`."""
+        host_id = self._now().unique.get((tenant_id, "guid", guid.lower()))
+        if host_id is None:
+            raise NotFound(f"tenant {tenant_id!r} has no host with GUID {guid!r}")
+        return self.get(Host, tenant_id, host_id)
+
+    def instance_of_host(self, tenant_id: str, host_id: str) -> Instance | None:
+        """See `UnitOfWork.instance_of_host`."""
+        instance_id = self._now().unique.get((tenant_id, "instance of host", host_id))
+        return None if instance_id is None else self.get(Instance, tenant_id, instance_id)
+
+    def runs_of_instance(self, tenant_id: str, instance_id: str) -> tuple[OSUpdateRun, ...]:
+        """See `UnitOfWork.runs_of_instance`."""
+        runs = self._group(OSUpdateRun, tenant_id, Instance, instance_id)
+        return tuple(sorted(runs, key=lambda run: (run.start_time, run.resource_id), reverse=True))
+
+    def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:
+        """See `UnitOfWork.unheard_since`."""
+        silent = [
+            (instance.last_seen, instance.resource_id)
+            for instance in self._group(Instance, tenant_id, "underway")
+            if instance.last_seen is not None and instance.last_seen < deadline
+        ]
+        for _, instance_id in sorted(silent):
+            yield self.get(Instance, tenant_id, instance_id)
+
+    def tenants(self) -> tuple[str, ...]:
+        """See `UnitOfWork.tenants`."""
+        tables = self._now().tables
+        return tuple(sorted({tenant for tenant, kind in tables if tables.get((tenant, kind), _EMPTY_TABLE)}))
+
+    def report_context(self, tenant_id: str, guid: str) -> ReportContext:
+        """See `UnitOfWork.report_context`."""
+        host = self.host_by_guid(tenant_id, guid)
+        instance = self.instance_of_host(tenant_id, host.resource_id)
+        places = [(Host, host.resource_id), *self._places(host)]
+        targeting = [found for kind, place in places for found in self._group(ScheduleResource, tenant_id, kind, place)]
+        schedules = tuple(sorted(targeting, key=lambda schedule: schedule.resource_id))
+        if instance is None:
+            return ReportContext(
+                host=host,
+                instance=None,
+                current_os=None,
+                desired_os=None,
+                policy=None,
+                open_run=None,
+                schedules=schedules,
+                profile_os=(),
+            )
+        current = self.get(OSResource, tenant_id, instance.current_os_id)
+        policy_id = instance.os_update_policy_id
+        run_id = self._now().unique.get((tenant_id, "open run of instance", instance.resource_id))
+        profile_os = []
+        if instance.os_type is OSType.IMMUTABLE:
+            profile_os = self._group(OSResource, tenant_id, "profile", current.profile_name)
+        return ReportContext(
+            host=host,
+            instance=instance,
+            current_os=current,
+            desired_os=self.get(OSResource, tenant_id, instance.desired_os_id),
+            policy=None if policy_id is None else self.get(OSUpdatePolicy, tenant_id, policy_id),
+            open_run=None if run_id is None else self.get(OSUpdateRun, tenant_id, run_id),
+            schedules=schedules,
+            profile_os=tuple(profile_os),
+        )
+
+    def _places(self, host: Host) -> Iterator[tuple[Kind, str]]:
+        """Yield the host's site and every region around it, once, even where the regions form a circle."""
+        if host.site_id is None:
+            return
+        yield Site, host.site_id
+        region_id = self.get(Site, host.tenant_id, host.site_id).region_id
+        passed: set[str] = set()
+        while region_id is not None and region_id not in passed:
+            yield Region, region_id
+            passed.add(region_id)
+            region_id = self.get(Region, host.tenant_id, region_id).parent_id
+
+    def add(self, resource: Resource) -> None:
+        """See `UnitOfWork.add`."""
+        raise _reading()
+
+    def add_all(self, resources: Iterable[Resource]) -> None:
+        """See `UnitOfWork.add_all`."""
+        raise _reading()
+
+    def replace(self, old: R, new: R) -> None:
+        """See `UnitOfWork.replace`."""
+        raise _reading()
+
+    def delete(self, resource: Resource) -> None:
+        """See `UnitOfWork.delete`."""
+        raise _reading()
+
+
+def _reading() -> FailedPrecondition:
+    return FailedPrecondition("a reading transaction changes nothing; use writing()")
+
+
+class _WritingUnitOfWork(MemoryUnitOfWork):
+    """A transaction that makes new content. Each method checks first, so that one that raises has changed nothing."""
+
+    def __init__(self, content: _Content) -> None:
+        super().__init__(content)
+        self._owner = object()
+
+    def add(self, resource: Resource) -> None:
+        check_storable(resource)
+        self._check_unique(resource)
+        self._check_references(resource)
+        self._put(None, resource)
+
+    def add_all(self, resources: Iterable[Resource]) -> None:
+        before = self._now()
+        self._owner = object()  # from here on `before` is somebody else's, so that it stays as it is
+        try:
+            for resource in resources:
+                self.add(resource)
+        except BaseException:
+            self._content = before
+            raise
+
+    def replace(self, old: R, new: R) -> None:
+        kind, tenant_id, resource_id = type(old), old.tenant_id, old.resource_id
+        if (type(new), new.tenant_id, new.resource_id) != (kind, tenant_id, resource_id):
+            raise InvalidResource(f"{kind.__name__}.resource_id", new.resource_id, f"{resource_id!r} of {tenant_id!r}")
+        check_storable(new)
+        if self.get(kind, tenant_id, resource_id) != old:
+            self._failed = Conflict(f"{kind.__name__} {resource_id!r} was changed in the meantime; repeat")
+            raise self._failed
+        if unique_key(new) != unique_key(old):
+            self._check_unique(new, replacing=True)
+        self._check_references(new)
+        self._put(old, new)
+
+    def delete(self, resource: Resource) -> None:
+        kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id
+        stored = self.get(kind, tenant_id, resource_id)
+        users = self._now().groups.get((tenant_id, kind, resource_id), _EMPTY_GROUP)
+        others = sorted(
+            f"{user.__name__} {user_id}" for user, user_id in users if (user, user_id) != (kind, resource_id)
+        )
+        check_unused(resource, tuple(others))
+        self._put(stored, None)
+
+    def _check_unique(self, resource: Resource, *, replacing: bool = False) -> None:
+        kind, tenant_id, key = type(resource), resource.tenant_id, unique_key(resource)
+        if not replacing and self._find(kind, tenant_id, resource.resource_id) is not None:
+            raise AlreadyExists(f"tenant {tenant_id!r} has a {kind.__name__} {resource.resource_id!r} already")
+        if key is not None and (holder := self._now().unique.get((tenant_id, *key))) is not None:
+            raise AlreadyExists(f"{kind.__name__} {holder!r} has {key[0]} {', '.join(map(repr, key[1:]))} already")
+
+    def _check_references(self, resource: Resource) -> None:
+        for kind, resource_id in references(resource):
+            itself = (kind, resource_id) == (type(resource), resource.resource_id)
+            if not itself and self._find(kind, resource.tenant_id, resource_id) is None:
+                named = f"{type(resource).__name__} {resource.resource_id!r} refers to {kind.__name__} {resource_id!r}"
+                raise NotFound(f"{named}, which tenant {resource.tenant_id!r} doesn't have")
+
+    def _put(self, old: Resource | None, new: Resource | None) -> None:
+        """Take `old` out and put `new` in, with every group and unique key that they have."""
+        either = new if new is not None else old
+        assert either is not None
+        content, owner = self._now(), self._owner
+        place = (either.tenant_id, type(either))
+        table = content.tables.get(place, _EMPTY_TABLE)
+        table = table.remove(either.resource_id, owner) if new is None else table.set(new.resource_id, new, owner)
+        self._content = attrs.evolve(
+            content,
+            tables=content.tables.set(place, table, owner),
+            groups=self._regroup(either, old, new),
+            unique=self._rename(either, old, new),
+        )
+
+    def _regroup(
+        self, either: Resource, old: Resource | None, new: Resource | None
+    ) -> PersistentMap[tuple[object, ...], _Group]:
+        groups, owner = self._content.groups, self._owner
+        member = (type(either), either.resource_id)
+        left = set() if old is None else set(_groups(old))
+        joined = set() if new is None else set(_groups(new))
+        for key in left - joined:
+            smaller = groups.get(key, _EMPTY_GROUP).remove(member, owner)
+            groups = groups.set(key, smaller, owner) if smaller else groups.remove(key, owner)
+        for key in joined - left:
+            groups = groups.set(key, groups.get(key, _EMPTY_GROUP).set(member, None, owner), owner)
+        return groups
+
+    def _rename(
+        self, either: Resource, old: Resource | None, new: Resource | None
+    ) -> PersistentMap[tuple[object, ...], str]:
+        unique, owner, tenant_id = self._content.unique, self._owner, either.tenant_id
+        before = None if old is None else unique_key(old)
+        after = None if new is None else unique_key(new)
+        if before == after:
+            return unique
+        if before is not None:
+            unique = unique.remove((tenant_id, *before), owner)
+        if after is not None:
+            unique = unique.set((tenant_id, *after), either.resource_id, owner)
+        return unique
+
+
+class MemoryInventory:
+    """An Inventory that lives as long as this object; see `edge_day2.ports.inventory.Inventory`."""
+
+    def __init__(self, *, lock_timeout_seconds: float) -> None:
+        self._content: _Content | None = _Content()
+        self._writer = threading.Lock()
+        self._timeout = lock_timeout_seconds
+
+    def _open(self) -> _Content:
+        if self._content is None:
+            raise StorageError("this Inventory is closed")
+        return self._content
+
+    @contextmanager
+    def reading(self) -> Iterator[MemoryUnitOfWork]:
+        """See `Inventory.reading`."""
+        unit = MemoryUnitOfWork(self._open())
+        try:
+            yield unit
+        finally:
+            unit.end()
+
+    @contextmanager
+    def writing(self) -> Iterator[MemoryUnitOfWork]:
+        """See `Inventory.writing`."""
+        if not self._writer.acquire(timeout=self._timeout):
+            raise StorageError(f"another transaction has been writing for {self._timeout:g} s; repeat")
+        try:
+            unit = _WritingUnitOfWork(self._open())
+            try:
+                yield unit
+            except BaseException:
+                unit.end()
+                raise
+            if unit.failed is not None:
+                raise unit.failed
+            self._content = unit.end()
+        finally:
+            self._writer.release()
+
+    def close(self) -> None:
+        """See `Inventory.close`."""
+        self._content = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,228 @@
+"""The tables of the SQL Inventory, the same on SQLite and PostgreSQL. What is stored how is in `rows`.
+
+Two plain column types do: text, and 64-bit integers (instants are microseconds since 1970 in UTC, exact on both
+databases). The tenant is part of every key, index and reference, so that nothing can refer across tenants. A change
+here needs a new migration; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    func,
+)
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+    }
+)
+
+# By code point, as SQLite and Python compare, whatever the locale of a PostgreSQL database says.
+_TEXT: Final = Text().with_variant(Text(collation="C"), "postgresql")
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, _TEXT, nullable=False)
+
+
+def _maybe_text(name: str) -> Column[str | None]:
+    return Column(name, _TEXT, nullable=True)
+
+
+def _number(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _maybe_number(name: str) -> Column[int | None]:
+    return Column(name, BigInteger, nullable=True)
+
+
+def _key() -> tuple[Column[str], Column[str], PrimaryKeyConstraint]:
+    return _text("tenant_id"), _text("resource_id"), PrimaryKeyConstraint("tenant_id", "resource_id")
+
+
+def _refers(column: str, table: str) -> ForeignKeyConstraint:
+    remote = [f"{table}.tenant_id", f"{table}.resource_id"]
+    return ForeignKeyConstraint(["tenant_id", column], remote, name=f"{column}_fkey")
+
+
+OS_RESOURCE: Final = Table(
+    "os_resource",
+    METADATA,
+    *_key(),
+    _text("name"),
+    _text("os_type"),
+    _text("profile_name"),
+    _text("image_id"),
+    _text("sha256"),
+    _text("image_url"),
+    _text("profile_version"),
+    _text("architecture"),
+    _text("os_provider"),
+    _text("security_feature"),
+    _text("description"),
+    _text("metadata"),
+    _text("platform_bundle"),
+    _text("package_manifest_url"),
+    _text("existing_cves_url"),
+    _text("fixed_cves_url"),
+    _text("existing_cves"),
+    _text("fixed_cves"),
+    _text("tls_ca_cert"),
+    _text("update_sources"),
+    _text("update_packages"),
+    _text("kernel_command_line"),
+    Index("os_resource_identity", "tenant_id", "profile_name", "image_id", unique=True),
+)
+
+REGION: Final = Table(
+    "region",
+    METADATA,
+    *_key(),
+    _text("name"),
+    _maybe_text("parent_id"),
+    _refers("parent_id", "region"),
+    Index("region_parent", "tenant_id", "parent_id"),
+)
+
+SITE: Final = Table(
+    "site",
+    METADATA,
+    *_key(),
+    _text("name"),
+    _maybe_text("region_id"),
+    _refers("region_id", "region"),
+    Index("site_region", "tenant_id", "region_id"),
+)
+
+HOST: Final = Table(
+    "host",
+    METADATA,
+    *_key(),
+    _text("guid"),
+    _text("name"),
+    _maybe_text("site_id"),
+    _text("trust"),
+    _refers("site_id", "site"),
+    Index("host_site", "tenant_id", "site_id"),
+)
+# A GUID is kept as it was given and found in any case of its letters.
+Index("host_guid", HOST.c.tenant_id, func.lower(HOST.c.guid), unique=True)
+
+OS_UPDATE_POLICY: Final = Table(
+    "os_update_policy",
+    METADATA,
+    *_key(),
+    _text("name"),
+    _text("kind"),
+    _text("description"),
+    _maybe_text("target_os_id"),
+    _text("update_sources"),
+    _text("update_packages"),
+    _text("kernel_command_line"),
+    _refers("target_os_id", "os_resource"),
+    Index("os_update_policy_target_os", "tenant_id", "target_os_id"),
+)
+
+INSTANCE: Final = Table(
+    "instance",
+    METADATA,
+    *_key(),
+    _text("host_id"),
+    _text("os_type"),
+    _text("current_os_id"),
+    _text("desired_os_id"),
+    _maybe_text("os_update_policy_id"),
+    _text("provisioning"),
+    _text("update_status"),
+    _text("update_text"),
+    _maybe_number("update_timestamp"),
+    _text("update_detail"),
+    _maybe_number("last_seen"),
+    _text("os_update_available"),
+    _text("existing_cves"),
+    _refers("host_id", "host"),
+    _refers("current_os_id", "os_resource"),
+    _refers("desired_os_id", "os_resource"),
+    _refers("os_update_policy_id", "os_update_policy"),
+    CheckConstraint("os_type <> 'MUTABLE' OR current_os_id = desired_os_id", name="mutable_link"),
+    Index("instance_host", "tenant_id", "host_id", unique=True),
+    Index("instance_current_os", "tenant_id", "current_os_id"),
+    Index("instance_desired_os", "tenant_id", "desired_os_id"),
+    Index("instance_policy", "tenant_id", "os_update_policy_id"),
+)
+_UNHEARD: Final = INSTANCE.c.last_seen.is_not(None)
+Index(
+    "instance_last_seen",
+    INSTANCE.c.tenant_id,
+    INSTANCE.c.last_seen,
+    sqlite_where=_UNHEARD,
+    postgresql_where=_UNHEARD,
+)
+
+SCHEDULE: Final = Table(
+    "schedule",
+    METADATA,
+    *_key(),
+    _text("name"),
+    _text("kind"),
+    _maybe_text("target_host_id"),
+    _maybe_text("target_site_id"),
+    _maybe_text("target_region_id"),
+    # A single schedule has a start and maybe an end, a repeated one everything below them.
+    _maybe_number("start_time"),
+    _maybe_number("end_time"),
+    _maybe_text("minutes"),
+    _maybe_text("hours"),
+    _maybe_text("day_month"),
+    _maybe_text("month"),
+    _maybe_text("day_week"),
+    _maybe_number("duration_seconds"),
+    _maybe_text("time_zone"),
+    _refers("target_host_id", "host"),
+    _refers("target_site_id", "site"),
+    _refers("target_region_id", "region"),
+    CheckConstraint("(start_time IS NULL) <> (duration_seconds IS NULL)", name="single_or_repeated"),
+    Index("schedule_target_host", "tenant_id", "target_host_id"),
+    Index("schedule_target_site", "tenant_id", "target_site_id"),
+    Index("schedule_target_region", "tenant_id", "target_region_id"),
+)
+
+OS_UPDATE_RUN: Final = Table(
+    "os_update_run",
+    METADATA,
+    *_key(),
+    _text("instance_id"),
+    _text("name"),
+    _text("description"),
+    _maybe_text("applied_policy_id"),
+    _number("start_time"),
+    _maybe_number("end_time"),
+    _text("update_status"),
+    _text("update_text"),
+    _maybe_number("update_timestamp"),
+    _text("update_detail"),
+    _refers("instance_id", "instance"),
+    Index("os_update_run_instance", "tenant_id", "instance_id", "start_time"),
+)
+_OPEN: Final = OS_UPDATE_RUN.c.end_time.is_(None)
+Index(
+    "os_update_run_open",
+    OS_UPDATE_RUN.c.tenant_id,
+    OS_UPDATE_RUN.c.instance_id,
+    unique=True,
+    sqlite_where=_OPEN,
+    postgresql_where=_OPEN,
+)
