@@ -1,0 +1,268 @@
+"""The OS Resource Manager: brings a tenant's Inventory in line with the published OS profile manifests.
+
+What lives here: fetching, transactions, repeating after somebody else's change. What never will: deciding what a
+manifest means for the Inventory (domain/linking.py).
+
+A run may be repeated, interrupted, and made by several processes at once. Every change is decided from what is stored
+now, is its own small transaction (an instance's link: one of a batch), and is decided again when somebody else came
+first. So what is done stays done, and the next run does the rest. Where nothing changed, nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from typing import Final
+
+from attrs import frozen
+
+from edge_day2.domain.linking import (
+    CreateOSResource,
+    DiscoveredProfile,
+    ImageConflict,
+    LinkDesiredOS,
+    LinkingMode,
+    LinkingPlan,
+    LinkTarget,
+    PatchOSResource,
+    SkippedInstance,
+    SkipReason,
+    mark_linked,
+    plan_linking,
+)
+from edge_day2.domain.profiles import OSProfile
+from edge_day2.domain.resources import Instance, OSResource
+from edge_day2.domain.revisions import check_revision
+from edge_day2.errors import AlreadyExists, Conflict, EdgeDay2Error, InvalidResource, InvalidValue, NotFound
+from edge_day2.ports.inventory import Inventory
+from edge_day2.ports.release_service import RejectedManifest, ReleaseService
+
+# Every repetition means that somebody else made progress; several managers at once need two.
+_ATTEMPTS: Final = 5
+# Long enough to share the cost of a commit, short enough that a status report never waits long for the database.
+_BATCH: Final = 500
+_OVERTAKEN: Final = (Conflict, AlreadyExists, NotFound)
+
+
+@frozen(kw_only=True)
+class Discovery:
+    """What the Release Service has for a revision: the profiles, oldest first, and the manifests that can't be used."""
+
+    profiles: tuple[DiscoveredProfile, ...]
+    rejected: tuple[RejectedManifest, ...]
+
+
+@frozen(kw_only=True)
+class ReconcileReport:
+    """What one run did and found.
+
+    `created` and `patched` are ids of OS Resources; `linked` says for each OS Resource how many instances it became
+    the desired OS of, `skipped` how many kept theirs and why. Instances are looked at only where there is something
+    new to link.
+    """
+
+    tenant_id: str
+    revision: str
+    mode: LinkingMode
+    created: tuple[str, ...] = ()
+    patched: tuple[str, ...] = ()
+    linked: tuple[tuple[str, int], ...] = ()
+    skipped: tuple[tuple[SkipReason, int], ...] = ()
+    conflicts: tuple[ImageConflict, ...] = ()
+    rejected: tuple[RejectedManifest, ...] = ()
+
+    @property
+    def linked_instances(self) -> int:
+        """How many instances got a new desired OS."""
+        return sum(count for _, count in self.linked)
+
+
+class OSResourceManager:
+    """Discovers OS profiles of one osProfileRevision, and creates, patches and links OS Resources.
+
+    `revision` is a revision's name or a selector `~X.Y.Z`. `enabled_profiles` are the names of the profiles to use;
+    None means all that are published.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        release_service: ReleaseService,
+        *,
+        revision: str,
+        mode: LinkingMode = LinkingMode.MANUAL,
+        enabled_profiles: Collection[str] | None = None,
+        batch_size: int = _BATCH,
+    ) -> None:
+        """Raises InvalidValue where `revision` or `batch_size` makes no sense."""
+        if batch_size < 1:
+            raise InvalidValue("batch_size", batch_size, "at least 1")
+        self._inventory = inventory
+        self._release_service = release_service
+        self._revision = check_revision(revision)
+        self._mode = mode
+        self._enabled = None if enabled_profiles is None else frozenset(enabled_profiles)
+        self._batch_size = batch_size
+
+    def discover(self) -> Discovery:
+        """Fetch and read the manifests. One discovery serves any number of tenants.
+
+        Raises:
+            NotFound: there is no such revision.
+            Unavailable: the Release Service can't be reached.
+            MissingExtra: no YAML parser is installed (extra `profiles`).
+        """
+        profiles: list[DiscoveredProfile] = []
+        rejected: list[RejectedManifest] = []
+        for manifest in self._release_service.manifests(self._revision, self._enabled):
+            if isinstance(manifest, RejectedManifest):
+                rejected.append(manifest)
+                continue
+            try:
+                profile = OSProfile.from_yaml(manifest.text, file_name=manifest.name)
+            except InvalidValue as error:
+                rejected.append(RejectedManifest(revision=manifest.revision, name=manifest.name, error=error))
+            else:
+                profiles.append(DiscoveredProfile(revision=manifest.revision, profile=profile))
+        rejected += self._missing(profiles, rejected)
+        return Discovery(profiles=tuple(profiles), rejected=tuple(rejected))
+
+    def reconcile(self, tenant_id: str, discovery: Discovery | None = None) -> ReconcileReport:
+        """Bring the tenant's Inventory in line with the manifests; `discovery` saves fetching them again.
+
+        Raises:
+            Conflict: others changed the same things again and again. What is done is kept; repeat later.
+            StorageError: the Inventory failed. What is done is kept; repeat later.
+            NotFound, Unavailable, MissingExtra: as `discover`, before anything is changed.
+        """
+        discovery = discovery or self.discover()
+        written: dict[type, list[str]] = {CreateOSResource: [], PatchOSResource: []}
+        failed: dict[str, RejectedManifest] = {}
+        for _ in range(_ATTEMPTS):
+            plan = self._plan(tenant_id, discovery)
+            failed = self._change(plan.changes, written)
+            if not failed:
+                break
+        plan = plan.without(frozenset(failed))
+        linked: Counter[str] = Counter()
+        skipped: Counter[SkipReason] = Counter()
+        if plan.targets:
+            self._link_all(tenant_id, plan, linked, skipped)
+            for target in plan.targets:
+                self._mark(tenant_id, target)
+        return ReconcileReport(
+            tenant_id=tenant_id,
+            revision=self._revision,
+            mode=self._mode,
+            created=tuple(written[CreateOSResource]),
+            patched=tuple(written[PatchOSResource]),
+            linked=tuple(sorted(linked.items())),
+            skipped=tuple(sorted(skipped.items(), key=lambda item: item[0].name)),
+            conflicts=plan.conflicts,
+            rejected=(*discovery.rejected, *failed.values()),
+        )
+
+    def _missing(
+        self, profiles: Iterable[DiscoveredProfile], rejected: Iterable[RejectedManifest]
+    ) -> Iterator[RejectedManifest]:
+        """Yield the enabled profiles of which nothing was found, neither good nor bad."""
+        found = {item.profile.profile_name for item in profiles}
+        found |= {manifest.name.removesuffix(".yaml").removesuffix(".yml") for manifest in rejected}
+        for name in sorted((self._enabled or frozenset()) - found):
+            error = NotFound(f"profile {name!r} is enabled, but revision {self._revision!r} has no such manifest")
+            yield RejectedManifest(revision=self._revision, name=name, error=error)
+
+    def _plan(self, tenant_id: str, discovery: Discovery) -> LinkingPlan:
+        with self._inventory.reading() as read:
+            resources = read.all(OSResource, tenant_id)
+            return plan_linking(discovery.profiles, resources, tenant_id=tenant_id, mode=self._mode)
+
+    def _change(
+        self, changes: Iterable[CreateOSResource | PatchOSResource], written: dict[type, list[str]]
+    ) -> dict[str, RejectedManifest]:
+        """Carry out each change on its own; return those in whose way something was."""
+        failed: dict[str, RejectedManifest] = {}
+        for change in changes:
+            new = change.resource if isinstance(change, CreateOSResource) else change.new
+            try:
+                with self._inventory.writing() as write:
+                    if isinstance(change, CreateOSResource):
+                        write.add(new)
+                    else:
+                        write.replace(change.old, new)
+            except (*_OVERTAKEN, InvalidResource) as error:
+                failed[new.resource_id] = _rejected(change.revision, new, error)
+            else:
+                written[type(change)].append(new.resource_id)
+        return failed
+
+    def _link_all(self, tenant_id: str, plan: LinkingPlan, linked: Counter[str], skipped: Counter[SkipReason]) -> None:
+        # The reading transaction stays open beside the writing ones: one pass over a million instances, of which one
+        # batch is in memory.
+        with self._inventory.reading() as read:
+            links = self._wanted(plan.links(read.all(Instance, tenant_id)), skipped)
+            while batch := list(islice(links, self._batch_size)):
+                linked += self._link(tenant_id, plan, batch)
+
+    @staticmethod
+    def _wanted(
+        decisions: Iterator[LinkDesiredOS | SkippedInstance], skipped: Counter[SkipReason]
+    ) -> Iterator[LinkDesiredOS]:
+        for decision in decisions:
+            if isinstance(decision, SkippedInstance):
+                skipped[decision.reason] += 1
+            else:
+                yield decision
+
+    def _link(self, tenant_id: str, plan: LinkingPlan, batch: list[LinkDesiredOS]) -> Counter[str]:
+        """Store one batch of links in one transaction; return how many for each OS Resource."""
+        try:
+            with self._inventory.writing() as write:
+                for link in batch:
+                    write.replace(link.instance, link.linked())
+            return Counter(link.desired.resource_id for link in batch)
+        except _OVERTAKEN:
+            return self._link_anew(tenant_id, plan, [link.instance.resource_id for link in batch])
+
+    def _link_anew(self, tenant_id: str, plan: LinkingPlan, instance_ids: list[str]) -> Counter[str]:
+        """Store a batch that was overtaken: decide again from what is stored now."""
+        for _ in range(_ATTEMPTS - 1):
+            with suppress(Conflict):
+                return self._link_as_stored(tenant_id, plan, instance_ids)
+        return self._link_as_stored(tenant_id, plan, instance_ids)
+
+    def _link_as_stored(self, tenant_id: str, plan: LinkingPlan, instance_ids: list[str]) -> Counter[str]:
+        linked: Counter[str] = Counter()
+        with self._inventory.writing() as write:
+            for instance_id in instance_ids:
+                try:
+                    instance = write.get(Instance, tenant_id, instance_id)
+                except NotFound:
+                    continue  # deleted in the meantime
+                link = plan.link(instance)
+                if isinstance(link, SkippedInstance):
+                    continue
+                try:
+                    write.replace(instance, link.linked())
+                except NotFound as error:
+                    desired = link.desired.resource_id
+                    raise Conflict(f"OS Resource {desired!r} was deleted while instances were linked to it") from error
+                linked[link.desired.resource_id] += 1
+        return linked
+
+    def _mark(self, tenant_id: str, target: LinkTarget) -> None:
+        """Remember that linking to the target is complete. Where that fails, the next run only looks once more."""
+        try:
+            with self._inventory.writing() as write:
+                stored = write.get(OSResource, tenant_id, target.resource.resource_id)
+                marked = mark_linked(stored, target.revision)
+                if marked != stored:
+                    write.replace(stored, marked)
+        except _OVERTAKEN:
+            return
+
+
+def _rejected(revision: str, resource: OSResource, error: EdgeDay2Error) -> RejectedManifest:
+    return RejectedManifest(revision=revision, name=resource.profile_name, error=error)
