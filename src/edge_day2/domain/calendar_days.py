@@ -2,7 +2,8 @@
 
 A year has one of 14 shapes (leap or not, weekday of 1 January). For each shape the day of month, month and day of week
 fields give a mask of up to 366 bits, computed once; finding the next or previous day is a shift and a bit count, and
-years without any day are skipped whole, so that `29 2` jumps from leap year to leap year.
+years without any day are skipped whole, so that `29 2` jumps from leap year to leap year. The commonest questions are
+answered from blocks of 256 days, cut out of the years when somebody asks about one, which spare the way by the date.
 
 Days are numbered from 0001-01-01 (day 0, a Monday) to 9999-12-31, in the proleptic Gregorian calendar.
 """
@@ -18,7 +19,9 @@ FOREVER: Final = 1 << 60
 
 _DAYS_IN_MONTH: Final = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _WEEKS: Final = sum(1 << (7 * week) for week in range(54))
-_LONGEST_YEAR: Final = 366
+
+BLOCK_BITS: Final = 8
+BLOCK: Final = 1 << BLOCK_BITS
 
 
 def _is_leap(year: int) -> bool:
@@ -43,10 +46,37 @@ def _year_mask(leap: bool, first_weekday: int, days: int | None, months: int, we
     return in_weekdays if days is None else in_days | in_weekdays
 
 
-class DaySet:
-    """A set of days, asked for its neighbours. Made by `day_set`, which shares equal ones."""
+class _Blocks(dict[int, tuple[int, int | None]]):
+    """Block number → mask of its 256 days, and the first day of the set after the block."""
 
-    __slots__ = ("_masks", "_years", "full")
+    __slots__ = ("_days",)
+
+    def __init__(self, days: DaySet) -> None:
+        super().__init__()
+        self._days = days
+
+    def __missing__(self, number: int) -> tuple[int, int | None]:
+        start = number << BLOCK_BITS
+        mask = 0
+        day = self._days.first_from(start)
+        while day is not None and day < start + BLOCK:
+            year_start, year_mask = self._days.year(date.fromordinal(day + 1).year)
+            place = year_start - start
+            mask |= year_mask << place if place >= 0 else year_mask >> -place
+            day = self._days.first_from(max(day + 1, year_start + 365))
+        found = self[number] = mask & ((1 << BLOCK) - 1), self._days.first_from(start + BLOCK)
+        return found
+
+
+class DaySet:
+    """A set of days, asked for its neighbours. Made by `day_set`, which shares equal ones.
+
+    Attributes:
+        full: whether every day is in the set.
+        blocks: for hot paths: block number (day >> 8) → mask of the block's days, first day of the set after the block.
+    """
+
+    __slots__ = ("_masks", "_years", "blocks", "full")
 
     def __init__(self, days: int | None, months: int, weekdays: int | None) -> None:
         self._masks = [
@@ -54,13 +84,14 @@ class DaySet:
         ]
         self._years: dict[int, tuple[int, int]] = {}
         self.full = all(mask == (1 << 365 + leap) - 1 for leap in (False, True) for mask in self._masks[leap])
+        self.blocks = _Blocks(self)
 
     @property
     def empty(self) -> bool:
         """Whether no year has such a day."""
         return not any(mask for masks in self._masks for mask in masks)
 
-    def _year(self, year: int) -> tuple[int, int]:
+    def year(self, year: int) -> tuple[int, int]:
         """Return the number of 1 January and the mask of `year`."""
         try:
             return self._years[year]
@@ -71,24 +102,27 @@ class DaySet:
 
     def has(self, day: int) -> bool:
         """Return whether `day` is in the set; days outside the calendar never are."""
-        if not 0 <= day <= LAST_DAY:
-            return False
-        first, mask = self._year(date.fromordinal(day + 1).year)
-        return mask >> (day - first) & 1 == 1
+        return self.blocks[day >> BLOCK_BITS][0] >> (day & BLOCK - 1) & 1 == 1
 
     def next_from(self, day: int) -> int | None:
         """Return the first day of the set at or after `day`, None where the calendar ends before."""
+        mask, beyond = self.blocks[day >> BLOCK_BITS]
+        rest = mask >> (day & BLOCK - 1)
+        return day + (rest & -rest).bit_length() - 1 if rest else beyond
+
+    def first_from(self, day: int) -> int | None:
+        """Return what `next_from` does, by years."""
         day = max(day, 0)
         if day > LAST_DAY:
             return None
         year = date.fromordinal(day + 1).year
-        first, mask = self._year(year)
+        first, mask = self.year(year)
         rest = mask >> (day - first)
         if rest:
             return day + (rest & -rest).bit_length() - 1
         while year < date.max.year:
             year += 1
-            first, mask = self._year(year)
+            first, mask = self.year(year)
             if mask:
                 return first + (mask & -mask).bit_length() - 1
         return None
@@ -99,37 +133,37 @@ class DaySet:
         if day < 0:
             return None
         year = date.fromordinal(day + 1).year
-        first, mask = self._year(year)
+        first, mask = self.year(year)
         mask &= (2 << (day - first)) - 1
         while not mask and year > 1:
             year -= 1
-            first, mask = self._year(year)
+            first, mask = self.year(year)
         return first + mask.bit_length() - 1 if mask else None
 
     def gap_from(self, day: int) -> int:
         """Return the first day at or after `day` that isn't in the set, `FOREVER` where every day is."""
         if self.full:
             return FOREVER
-        while 0 <= day <= LAST_DAY:
-            first, mask = self._year(date.fromordinal(day + 1).year)
-            free = ~mask >> (day - first)
-            found = day + (free & -free).bit_length() - 1
-            if found < first + _LONGEST_YEAR and found <= LAST_DAY and not self.has(found):
-                return found
-            day = max(found, day + 1)
-        return day
+        while True:
+            mask, _ = self.blocks[day >> BLOCK_BITS]
+            place = day & BLOCK - 1
+            free = ~mask >> place
+            found = (free & -free).bit_length() - 1
+            if place + found < BLOCK:
+                return day + found
+            day += BLOCK - place
 
     def gap_until(self, day: int) -> int:
         """Return the last day at or before `day` that isn't in the set; -1, the day before the calendar, never is."""
         if self.full:
             return -1
-        while 0 <= day <= LAST_DAY:
-            first, mask = self._year(date.fromordinal(day + 1).year)
-            free = ~mask & ((2 << (day - first)) - 1)
+        while True:
+            mask, _ = self.blocks[day >> BLOCK_BITS]
+            place = day & BLOCK - 1
+            free = ~mask & ((2 << place) - 1)
             if free:
-                return first + free.bit_length() - 1
-            day = first - 1
-        return day
+                return day - place + free.bit_length() - 1
+            day -= place + 1
 
 
 @functools.lru_cache(maxsize=1024)

@@ -32,6 +32,7 @@ from edge_day2.domain.zone_offsets import DAY, LAST_SECOND, ORIGIN
 from edge_day2.errors import InvalidSchedule
 
 LONGEST_DURATION: Final = 86_400
+_POSIX_EPOCH: Final = (datetime(1970, 1, 1, tzinfo=UTC) - ORIGIN).days * DAY
 _AWARE: Final = "a datetime with a time zone, in the years 1 to 9999"
 
 
@@ -279,7 +280,8 @@ class RepeatedSchedule:
             since = after - ORIGIN
         except TypeError as error:
             raise InvalidSchedule("after", after, _AWARE) from error
-        span = self._timeline.following(since.days * DAY + since.seconds + (since.microseconds > 0))
+        instant = since.days * DAY + since.seconds
+        span = self._timeline.following(instant + 1 if since.microseconds else instant)
         return None if span is None or span[0] > LAST_SECOND else _window_of(span)
 
     def windows(self, start: datetime, stop: datetime) -> Iterator[Window]:
@@ -339,21 +341,39 @@ def subtract(windows: Iterable[Window], blackouts: Iterable[Window]) -> tuple[Wi
     return tuple(left)
 
 
+class _Lengths(dict[int, timedelta]):
+    """Seconds → timedelta: windows have few lengths, and making a timedelta costs as much as finding a window."""
+
+    def __missing__(self, seconds: int) -> timedelta:
+        length = timedelta(0, seconds)
+        if seconds <= LONGEST_DURATION:
+            self[seconds] = length
+        return length
+
+
+_LENGTHS: Final = _Lengths()
+
+
 def _window_of(span: Span) -> Window:
     start, end = span
-    opened = ORIGIN + timedelta(0, max(start, 0))
-    if end is None or end > LAST_SECOND:
-        return _make_window(opened, None)
-    return _make_window(opened, opened + timedelta(0, end - max(start, 0)))
+    if start < 0:
+        start = 0
+    opened = datetime.fromtimestamp(start - _POSIX_EPOCH, UTC)
+    closed = None if end is None or end > LAST_SECOND else opened + _LENGTHS[end - start]
+    window = _new_window()
+    _set_start(window, opened)
+    _set_end(window, closed)
+    return window
 
 
+_new_window = functools.partial(object.__new__, Window)
 _set_start = vars(Window)["start"].__set__
 _set_end = vars(Window)["end"].__set__
 
 
 def _make_window(start: datetime, end: datetime | None) -> Window:
     """Return the window without the checks, which cost more than finding it: both are in UTC and in order."""
-    window = object.__new__(Window)
+    window = _new_window()
     _set_start(window, start)
     _set_end(window, end)
     return window

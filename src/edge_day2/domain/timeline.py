@@ -10,8 +10,7 @@ How an answer is found, without stepping through time:
    after the gap, and starts that it shows twice happen the first time alone. With hours `*` a start is every real
    minute that matches. Runs of neighbouring pieces are then joined like any others.
 
-Far away from changes of the clock, and where days aren't linked, step 2 is the whole answer; `at` and `following` take
-that way first.
+Where no change of the clock is near, step 2 is the whole answer; `at` and `following` take that way first.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ import functools
 from bisect import bisect_left, bisect_right
 from typing import Final
 
-from edge_day2.domain.calendar_days import FOREVER, DaySet, day_set
-from edge_day2.domain.zone_offsets import DAY, SETTLED, Piece, Zone, zone
+from edge_day2.domain.calendar_days import BLOCK, BLOCK_BITS, FOREVER, DaySet, day_set
+from edge_day2.domain.zone_offsets import CHUNK_BITS, DAY, SETTLED, Piece, Zone, zone
 
-# A run of one day, its duration included, is shorter than two days and the clock never jumps by more than one.
-_CALM: Final = 4 * DAY
+# The clock never jumps by more than a day.
+_CALM: Final = 2 * DAY
 # A chain of windows over every day of the year that survives three whole years of a zone's last rule survives all.
 _PROOF: Final = 3 * 366 * DAY
 
@@ -44,9 +43,12 @@ class Timeline:
     """The windows of one repeated schedule. Made by `timeline`, which shares equal ones."""
 
     __slots__ = (
+        "_chunks",
         "_days",
         "_duration",
+        "_last_run",
         "_linked",
+        "_only",
         "_recent",
         "_run_ends",
         "_run_lasts",
@@ -65,6 +67,8 @@ class Timeline:
         self.hash = hash(key)
         self._days: DaySet = day_set(days, months, weekdays)
         self._zone: Zone = zone(time_zone)
+        self._chunks = self._zone.chunks
+        self._only = self._zone.only
         self._duration = duration
         self._skips_and_repeats = hours is None
         self._starts = starts = _starts_of_day(minutes, hours)
@@ -72,6 +76,7 @@ class Timeline:
         self._run_starts = tuple(starts[place] for place in (0, *breaks))
         self._run_lasts = tuple(starts[place - 1] for place in (*breaks, len(starts)))
         self._run_ends = tuple(last + duration for last in self._run_lasts)
+        self._last_run = len(self._run_starts) - 1
         self._spill = self._run_ends[-1] - DAY
         self._linked = self._spill >= starts[0]
         # Windows of linked days may span years; the one found last often answers the next question.
@@ -87,41 +92,84 @@ class Timeline:
 
     def at(self, instant: int) -> Span | None:
         """Return the merged window that holds `instant`; its end is None where it never closes."""
-        start, stop, offset, _ = self._zone.piece(instant)
-        if self._linked or instant < start + _CALM or instant >= stop - _CALM:
-            return self._at_near_change(instant)
-        day, second = divmod(instant + offset, DAY)
+        piece = self._only
+        if piece is None:
+            starts, pieces = self._chunks[instant >> CHUNK_BITS]
+            piece = pieces[bisect_right(starts, instant) - 1]
+        _, stop, offset, _, fresh = piece
+        local = instant + offset
+        day = local // DAY
+        second = local - day * DAY
         run = bisect_right(self._run_starts, second) - 1
         if run >= 0 and self._days.has(day):
             if second >= self._run_ends[run]:
-                return None
+                return None if instant - self._duration >= fresh else self._at_near_change(instant)
         elif second < self._spill and self._days.has(day - 1):
-            day, run = day - 1, -1
+            day -= 1
+            run = self._last_run
         else:
-            return None
+            return None if instant - self._duration >= fresh else self._at_near_change(instant)
         midnight = day * DAY - offset
-        return midnight + self._run_starts[run], midnight + self._run_ends[run]
+        start, end = midnight + self._run_starts[run], midnight + self._run_ends[run]
+        if self._linked and (run == 0 or run == self._last_run):
+            start, end = self._linked_run(day, run, offset)
+        if start - self._duration < fresh or end >= stop:
+            return self._at_near_change(instant)
+        return start, end
 
     def following(self, instant: int) -> Span | None:
         """Return the first merged window that starts at or after `instant`; None where no window does."""
-        start, stop, offset, _ = self._zone.piece(instant)
-        if self._linked or instant < start + _CALM or instant >= stop - _CALM:
+        piece = self._only
+        if piece is None:
+            starts, pieces = self._chunks[instant >> CHUNK_BITS]
+            piece = pieces[bisect_right(starts, instant) - 1]
+        _, stop, offset, _, fresh = piece
+        if instant - self._duration < fresh:
             return self._following_near_change(instant)
-        today, second = divmod(instant + offset, DAY)
-        run = 0
-        day = self._days.next_from(today)
-        if day == today:
-            run = bisect_left(self._run_starts, second)
-            if run == len(self._run_starts):
-                run, day = 0, self._days.next_from(today + 1)
+        local = instant + offset
+        today = local // DAY
+        mask, beyond = self._days.blocks[today >> BLOCK_BITS]
+        rest = mask >> (today & BLOCK - 1)
+        run = bisect_left(self._run_starts, local - today * DAY) if rest & 1 else 0
+        if run > self._last_run:
+            run = 0
+            rest -= 1
+        day = today + (rest & -rest).bit_length() - 1 if rest else beyond
+        if self._linked and day is not None and run == 0 and self._days.has(day - 1):
+            # The day's first run began on an earlier day.
+            if self._last_run:
+                run = 1
+            else:
+                day = self._days.next_from(self._days.gap_from(day))
         if day is None:
-            return None
-        found = day * DAY + self._run_starts[run]
-        if found - offset >= stop - _CALM:
-            start, stop, offset, _ = self._zone.piece(found - offset)
-            if not start + _CALM <= found - offset < stop - _CALM:
-                return self._following_near_change(instant)
-        return found - offset, day * DAY + self._run_ends[run] - offset
+            return self._following_near_change(instant) if self._days.full else None
+        midnight = day * DAY - offset
+        start, end = midnight + self._run_starts[run], midnight + self._run_ends[run]
+        if self._linked and (run == 0 or run == self._last_run):
+            start, end = self._linked_run(day, run, offset)
+        if end < stop:
+            return start, end
+        if stop - instant > _CALM:
+            _, stop, other, _, fresh = self._zone.piece(start)
+            start, end = start + offset - other, end + offset - other
+            if start - self._duration >= fresh and end < stop:
+                return start, end
+        return self._following_near_change(instant)
+
+    def _linked_run(self, day: int, run: int, offset: int) -> tuple[int, int]:
+        """Return start and end of the day's first or last run with what it joins, as if the clock never jumped."""
+        first_day = last_day = day
+        first = last = run
+        if self._last_run == 0:
+            first_day, last_day = self._days.gap_until(day) + 1, self._days.gap_from(day) - 1
+        elif run == 0 and self._days.has(day - 1):
+            first_day, first = day - 1, self._last_run
+        elif run == self._last_run and self._days.has(day + 1):
+            last_day, last = day + 1, 0
+        return (
+            first_day * DAY + self._run_starts[first] - offset,
+            last_day * DAY + self._run_ends[last] - offset,
+        )
 
     def _at_near_change(self, instant: int) -> Span | None:
         recent = self._recent
@@ -190,11 +238,11 @@ class Timeline:
 
     def _opening(self, piece: Piece) -> tuple[int, bool]:
         """Return from when on starts of `piece` count, and whether skipped starts happen right at its start."""
-        start, _, offset, before = piece
+        start, _, offset, before, fresh = piece
         if self._skips_and_repeats or offset == before:
             return start, False
         if offset < before:
-            return start + before - offset, False
+            return fresh, False
         skipped = self._local_from(start + before)
         return start, skipped is not None and skipped < start + offset
 

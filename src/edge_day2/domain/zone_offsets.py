@@ -21,14 +21,14 @@ DAY: Final = 86_400
 ORIGIN: Final = datetime.min.replace(tzinfo=UTC)
 LAST_SECOND: Final = (LAST_DAY + 1) * DAY - 1
 
-_CHUNK_BITS: Final = 25
+CHUNK_BITS: Final = 25
 # No zone of the tz database changes twice within less than 3.9 days and ends where it began (Africa/Freetown 1939), so
 # two days between samples miss nothing.
 _SAMPLE: Final = 2 * DAY
 
 
 def _chunk_of(year: int) -> int:
-    return int((datetime(year, 1, 1, tzinfo=UTC) - ORIGIN).total_seconds()) >> _CHUNK_BITS
+    return int((datetime(year, 1, 1, tzinfo=UTC) - ORIGIN).total_seconds()) >> CHUNK_BITS
 
 
 # The tz database begins in the 1830s with local mean time before. The last change that it lists one by one is of 2087
@@ -36,40 +36,36 @@ def _chunk_of(year: int) -> int:
 # section 3.3).
 _FIRST_CHUNK: Final = _chunk_of(1800)
 _LAST_CHUNK: Final = _chunk_of(2100)
-SETTLED: Final = _LAST_CHUNK << _CHUNK_BITS
+SETTLED: Final = _LAST_CHUNK << CHUNK_BITS
 _NOT_IANA: Final = ("right/", "posix/", "posixrules", "localtime", "Factory")
 
 
 class Piece(NamedTuple):
     """Instants from `start` up to `stop`, at which local time is UTC plus `offset` seconds.
 
-    `before` is the offset right before `start`; it equals `offset` where the piece begins without a change.
+    `before` is the offset right before `start`; it equals `offset` where the piece begins without a change. From
+    `fresh` on the clock shows nothing that it showed before `start` already.
     """
 
     start: int
     stop: int
     offset: int
     before: int
+    fresh: int
 
 
-class Zone:
-    """The pieces of one IANA time zone. Made by `zone`, which shares them."""
+def _piece(start: int, stop: int, offset: int, before: int) -> Piece:
+    return Piece(start, stop, offset, before, start + max(0, before - offset))
 
-    __slots__ = ("_chunks", "_zone", "key")
+
+class Chunks(dict[int, tuple[list[int], list[Piece]]]):
+    """Number of the chunk (instant >> `CHUNK_BITS`) → where its pieces start, and the pieces."""
+
+    __slots__ = ("_zone",)
 
     def __init__(self, key: str) -> None:
-        self.key = key
+        super().__init__()
         self._zone = None if key == "UTC" else ZoneInfo(key)
-        self._chunks: dict[int, tuple[list[int], list[Piece]]] = {}
-
-    def piece(self, instant: int) -> Piece:
-        """Return the piece that holds `instant`, which may lie outside the calendar."""
-        chunk = instant >> _CHUNK_BITS
-        try:
-            starts, pieces = self._chunks[chunk]
-        except KeyError:
-            starts, pieces = self._chunks[chunk] = self._look_at(chunk)
-        return pieces[bisect_right(starts, instant) - 1]
 
     def _offset(self, instant: int) -> int:
         if self._zone is None:
@@ -81,7 +77,7 @@ class Zone:
         return offset.days * DAY + offset.seconds
 
     def _changes(self, start: int, stop: int) -> list[Piece]:
-        pieces = [Piece(start, stop, self._offset(start), self._offset(start - 1))]
+        pieces = [_piece(start, stop, self._offset(start), self._offset(start - 1))]
         sample = start
         while sample < stop:
             following = min(sample + _SAMPLE, stop)
@@ -91,28 +87,50 @@ class Zone:
                     middle = (same + other) // 2
                     same, other = (middle, other) if self._offset(middle) == offset else (same, middle)
                 pieces[-1] = pieces[-1]._replace(stop=other)
-                pieces.append(Piece(other, stop, self._offset(other), offset))
+                pieces.append(_piece(other, stop, self._offset(other), offset))
             sample = following
         return pieces
 
-    def _look_at(self, chunk: int) -> tuple[list[int], list[Piece]]:
-        start, stop = chunk << _CHUNK_BITS, chunk + 1 << _CHUNK_BITS
+    def __missing__(self, chunk: int) -> tuple[list[int], list[Piece]]:
+        start, stop = chunk << CHUNK_BITS, chunk + 1 << CHUNK_BITS
+        offset = self._offset(start)
         if self._zone is None:
-            pieces = [Piece(-FOREVER, FOREVER, 0, 0)]
+            pieces = [_piece(-FOREVER, FOREVER, 0, 0)]
         elif chunk < _FIRST_CHUNK:
-            offset = self._offset(start)
-            pieces = [Piece(-FOREVER, _FIRST_CHUNK << _CHUNK_BITS, offset, offset)]
+            pieces = [_piece(-FOREVER, _FIRST_CHUNK << CHUNK_BITS, offset, offset)]
         elif chunk >= _LAST_CHUNK and self._is_settled:
-            offset = self._offset(start)
-            pieces = [Piece(SETTLED, FOREVER, offset, offset)]
+            pieces = [_piece(SETTLED, FOREVER, offset, offset)]
         else:
             pieces = self._changes(start, stop)
-        return [piece.start for piece in pieces], pieces
+        found = self[chunk] = [piece.start for piece in pieces], pieces
+        return found
 
     @property
     def _is_settled(self) -> bool:
         """Whether the zone's last rule has no changes: none within two chunks, over two years, of the settled time."""
-        return len(self._changes(SETTLED, SETTLED + (2 << _CHUNK_BITS))) == 1
+        return len(self._changes(SETTLED, SETTLED + (2 << CHUNK_BITS))) == 1
+
+
+class Zone:
+    """The pieces of one IANA time zone. Made by `zone`, which shares them.
+
+    Attributes:
+        key: the zone's name.
+        only: UTC's only piece, None in other zones.
+        chunks: for hot paths: chunk number → starts of its pieces, and the pieces.
+    """
+
+    __slots__ = ("chunks", "key", "only")
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.chunks = Chunks(key)
+        self.only = self.piece(0) if key == "UTC" else None
+
+    def piece(self, instant: int) -> Piece:
+        """Return the piece that holds `instant`, which may lie outside the calendar."""
+        starts, pieces = self.chunks[instant >> CHUNK_BITS]
+        return pieces[bisect_right(starts, instant) - 1]
 
 
 @functools.lru_cache(maxsize=1024)
