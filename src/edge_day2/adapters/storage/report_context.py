@@ -11,7 +11,19 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import CompoundSelect, Select, Table, Text, bindparam, func, literal_column, select, union_all
+from sqlalchemy import (
+    CompoundSelect,
+    FromClause,
+    Select,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.elements import ColumnElement, Label
 from sqlalchemy.sql.functions import FunctionElement
@@ -61,73 +73,70 @@ def _json_array_of_postgresql(element: _JsonArray, compiler: Any, **options: Any
     return f"CAST(json_build_array({compiler.process(element.clauses, **options)}) AS TEXT)"
 
 
-def _rows(table: Table, *where: ColumnElement[bool]) -> Select[Any]:
-    source: Label[Any] = literal_column(f"'{table.name}'").label("source")
-    content: Label[Any] = _JsonArray(*table.columns).label("content")
-    return select(source, content).where(table.c.tenant_id == _TENANT, *where)
-
-
 _TENANT: Final = bindparam("tenant_id", type_=Text())
 _GUID: Final = bindparam("guid", type_=Text())
+_HERE: Final = (HOST.c.tenant_id == _TENANT, func.lower(HOST.c.guid) == _GUID)
+
+
+def _rows(table: Table, source: FromClause) -> Select[Any]:
+    """Select the rows of `table` in what `source` joins."""
+    name: Label[Any] = literal_column(f"'{table.name}'").label("source")
+    content: Label[Any] = _JsonArray(*table.columns).label("content")
+    return select(name, content).select_from(source)
+
+
+def _rows_here(table: Table, source: FromClause, *where: ColumnElement[bool]) -> Select[Any]:
+    """Select the rows of `table` in what `source` joins to the host."""
+    return _rows(table, source).where(*_HERE, *where)
+
+
+def _on(left: ColumnElement[Any], right: FromClause, column: str = "resource_id") -> tuple[FromClause, Any]:
+    """Return what to join and by what: the tenant's row of `right` whose `column` is `left`."""
+    return right, and_(right.c.tenant_id == _TENANT, right.c[column] == left)
 
 
 def _statement() -> CompoundSelect[Any]:
-    here = (
-        select(HOST.c.resource_id, HOST.c.site_id)
-        .where(HOST.c.tenant_id == _TENANT, func.lower(HOST.c.guid) == _GUID)
-        .cte("here")
+    # Joins from the host in every branch, rather than one CTE for all of them: finding the host again is a look into
+    # one index, while SQLite sets up a temporary table for each CTE and each IN, which costs ten times as much.
+    instance = HOST.join(*_on(HOST.c.resource_id, INSTANCE, "host_id"))
+    current_os = OS_RESOURCE.alias("current_os")
+    profile = instance.join(*_on(INSTANCE.c.current_os_id, current_os)).join(
+        *_on(current_os.c.profile_name, OS_RESOURCE, "profile_name")
     )
-    running = (
-        select(
-            INSTANCE.c.resource_id,
-            INSTANCE.c.os_type,
-            INSTANCE.c.current_os_id,
-            INSTANCE.c.desired_os_id,
-            INSTANCE.c.os_update_policy_id,
-        )
-        .join(here, INSTANCE.c.host_id == here.c.resource_id)
-        .where(INSTANCE.c.tenant_id == _TENANT)
-        .cte("running")
-    )
-    around = (
-        select(SITE.c.region_id.label("region_id"))
-        .join(here, SITE.c.resource_id == here.c.site_id)
-        .where(SITE.c.tenant_id == _TENANT, SITE.c.region_id.is_not(None))
-        .cte("around", recursive=True)
-    )
+    immutable = INSTANCE.c.os_type == literal_column(f"'{OSType.IMMUTABLE.name}'")
+    site = HOST.join(*_on(HOST.c.site_id, SITE))
+    around = select(SITE.c.region_id.label("region_id")).select_from(site).where(*_HERE, SITE.c.region_id.is_not(None))
+    regions = around.cte("regions", recursive=True)
     # UNION, not UNION ALL: regions that form a circle come once each and the recursion ends.
-    around = around.union(
+    regions = regions.union(
         select(REGION.c.parent_id)
-        .join(around, REGION.c.resource_id == around.c.region_id)
-        .where(REGION.c.tenant_id == _TENANT, REGION.c.parent_id.is_not(None))
-    )
-    current = OS_RESOURCE.alias("current_os")
-    profile = (
-        select(current.c.profile_name)
-        .join(running, current.c.resource_id == running.c.current_os_id)
-        .where(current.c.tenant_id == _TENANT, running.c.os_type == literal_column(f"'{OSType.IMMUTABLE.name}'"))
-    )
-    of_profile = OS_RESOURCE.alias("profile_os")
-    systems = union_all(
-        select(running.c.current_os_id),
-        select(running.c.desired_os_id),
-        select(of_profile.c.resource_id).where(
-            of_profile.c.tenant_id == _TENANT, of_profile.c.profile_name.in_(profile)
-        ),
+        .select_from(regions.join(*_on(regions.c.region_id, REGION)))
+        .where(REGION.c.parent_id.is_not(None))
     )
     return union_all(
-        _rows(HOST, HOST.c.resource_id.in_(select(here.c.resource_id))),
-        _rows(INSTANCE, INSTANCE.c.resource_id.in_(select(running.c.resource_id))),
-        _rows(OS_RESOURCE, OS_RESOURCE.c.resource_id.in_(systems)),
-        _rows(OS_UPDATE_POLICY, OS_UPDATE_POLICY.c.resource_id.in_(select(running.c.os_update_policy_id))),
-        _rows(
+        _rows_here(HOST, HOST),
+        _rows_here(INSTANCE, instance),
+        _rows_here(OS_RESOURCE, instance.join(*_on(INSTANCE.c.current_os_id, OS_RESOURCE))),
+        _rows_here(
+            OS_RESOURCE,
+            instance.join(*_on(INSTANCE.c.desired_os_id, OS_RESOURCE)),
+            INSTANCE.c.desired_os_id != INSTANCE.c.current_os_id,
+        ),
+        _rows_here(
+            OS_RESOURCE,
+            profile,
+            immutable,
+            OS_RESOURCE.c.resource_id.not_in([INSTANCE.c.current_os_id, INSTANCE.c.desired_os_id]),
+        ),
+        _rows_here(OS_UPDATE_POLICY, instance.join(*_on(INSTANCE.c.os_update_policy_id, OS_UPDATE_POLICY))),
+        _rows_here(
             OS_UPDATE_RUN,
-            OS_UPDATE_RUN.c.instance_id.in_(select(running.c.resource_id)),
+            instance.join(*_on(INSTANCE.c.resource_id, OS_UPDATE_RUN, "instance_id")),
             OS_UPDATE_RUN.c.end_time.is_(None),
         ),
-        _rows(SCHEDULE, SCHEDULE.c.target_host_id.in_(select(here.c.resource_id))),
-        _rows(SCHEDULE, SCHEDULE.c.target_site_id.in_(select(here.c.site_id))),
-        _rows(SCHEDULE, SCHEDULE.c.target_region_id.in_(select(around.c.region_id))),
+        _rows_here(SCHEDULE, HOST.join(*_on(HOST.c.resource_id, SCHEDULE, "target_host_id"))),
+        _rows_here(SCHEDULE, HOST.join(*_on(HOST.c.site_id, SCHEDULE, "target_site_id"))),
+        _rows(SCHEDULE, regions.join(*_on(regions.c.region_id, SCHEDULE, "target_region_id"))),
     )
 
 
