@@ -247,11 +247,6 @@ def test_a_profile_in_a_file_of_another_name_is_refused() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "# only a comment",
-        "just a text",
-        "- a\n- list",
-        "~",
         "spec: {",
         "spec: [}",
         "\tspec: tab",
@@ -265,8 +260,19 @@ def test_a_profile_in_a_file_of_another_name_is_refused() -> None:
         "\ud800",
     ],
 )
-def test_what_is_not_a_yaml_mapping_is_refused(text: str) -> None:
-    assert refused_text(text).field == "manifest"
+def test_what_is_not_yaml_is_refused(text: str) -> None:
+    error = refused_text(text)
+
+    assert (error.field, error.value) == ("manifest", text)
+    assert error.expected.startswith("YAML, but ")
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment", "just a text", "- a\n- list", "~"])
+def test_what_is_not_a_mapping_is_refused(text: str) -> None:
+    error = refused_text(text)
+
+    assert error.field == "manifest"
+    assert error.expected.startswith("a mapping")
 
 
 def test_bytes_are_not_a_manifest() -> None:

@@ -16,6 +16,10 @@ def test_an_exact_setting_selects_the_revision_of_that_name() -> None:
     assert select_revisions("0.9.11-dev", AVAILABLE) == ("0.9.11-dev",)
 
 
+def test_a_setting_that_makes_sense_is_handed_back() -> None:
+    assert [check_revision(setting) for setting in ("0.9.8", "~0.9.0", "main")] == ["0.9.8", "~0.9.0", "main"]
+
+
 def test_an_exact_setting_that_is_not_there_selects_nothing() -> None:
     assert select_revisions("0.9.1", AVAILABLE) == ()
 
