@@ -216,6 +216,25 @@ def test_the_latest_is_that_of_the_revision_and_not_of_the_inventory() -> None:
     assert link.desired.image_id == "3.1"
 
 
+def test_the_latest_is_the_highest_version_and_not_the_last_manifest() -> None:
+    old = stored(EDGE)
+
+    for versions in (("3.9", "3.10"), ("3.10", "3.9")):
+        link = plan(*map(edge, versions), resources=[old]).link(instance(old))
+
+        assert isinstance(link, LinkDesiredOS)
+        assert link.desired.image_id == "3.10"
+
+
+def test_an_instance_that_runs_the_latest_already_is_not_sent_to_an_older_one() -> None:
+    old, latest = stored(EDGE), stored(edge("3.1"))
+
+    link = plan(edge("3.1"), resources=[old, latest]).link(instance(latest, old))
+
+    assert isinstance(link, LinkDesiredOS)
+    assert link.linked() == instance(latest)
+
+
 def test_manual_mode_discovers_and_links_nothing() -> None:
     result = plan(edge("3.1"), resources=[stored(EDGE)], mode=LinkingMode.MANUAL)
 

@@ -143,6 +143,14 @@ def test_a_huge_file_is_refused_by_its_first_bytes(folder: Path) -> None:
     assert error.expected == f"at most {4 * MAX_MANIFEST_CHARACTERS} bytes"
 
 
+def test_a_file_may_be_as_large_as_the_limit(folder: Path) -> None:
+    limit = 4 * MAX_MANIFEST_CHARACTERS
+    (folder / "0.9.9" / "largest.yaml").write_text("#" * limit)
+    (folder / "0.9.9" / "larger.yaml").write_text("#" * (limit + 1))
+
+    assert list(rejected_in(folder, "0.9.9")) == ["larger.yaml"]
+
+
 def test_what_is_not_utf_8_is_refused(folder: Path) -> None:
     (folder / "0.9.9" / "latin.yaml").write_bytes(b"name: caf\xe9")
 

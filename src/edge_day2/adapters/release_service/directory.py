@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_day2.domain.profiles import MAX_MANIFEST_CHARACTERS
-from edge_day2.domain.revisions import REVISION, check_revision, revision_order, select_revisions
+from edge_day2.domain.revisions import REVISION, revision_order, select_revisions
 from edge_day2.errors import EdgeDay2Error, InvalidProfile, NotFound, Unavailable
 from edge_day2.ports.release_service import FetchedManifest, RejectedManifest
 
@@ -43,7 +43,6 @@ class DirectoryReleaseService:
         self, revision: str, profile_names: Collection[str] | None = None
     ) -> Iterator[FetchedManifest | RejectedManifest]:
         """As `ReleaseService.manifests`."""
-        check_revision(revision)
         available = self.revisions()
         selected = select_revisions(revision, available)
         if not selected:
@@ -59,8 +58,7 @@ class DirectoryReleaseService:
             folder = self._inside(root, root / revision)
             names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(_SUFFIXES))
         except (OSError, Unavailable) as error:
-            failure = error if isinstance(error, Unavailable) else Unavailable(f"revision {revision!r}: {error}")
-            yield RejectedManifest(revision=revision, name="", error=failure)
+            yield RejectedManifest(revision=revision, name="", error=Unavailable(f"revision {revision!r}: {error}"))
             return
         for name in names:
             if profile_names is not None and name.removesuffix(".yaml").removesuffix(".yml") not in profile_names:
