@@ -121,9 +121,9 @@ class MutableNode:
             case ev.InstallUpgrade():
                 self.apt.install_upgrade()
                 return ev.UpgradeInstalled(at)
-            case ev.ComparePackages(before, kernel_command_line_changed):
+            case ev.ComparePackages(before, kernel_command_line, changed):
                 found = changes(before, self.apt.installed(), at)
-                if kernel_command_line_changed:
+                if changed or self._missing_parameters(kernel_command_line):
                     entry = UpdateLogEntry(
                         package_name="kernel command line", update_time=at, update_type=UpdateType.CONFIGURATION
                     )
@@ -144,11 +144,13 @@ class MutableNode:
         if self.apt.state() is PackageDatabase.INTERRUPTED:
             raise PackageDatabaseInterrupted
         _check_versions(command.update_log, self.apt.installed())
-        wanted, running = command.target.kernel_command_line.split(), self.grub.running_kernel_command_line()
-        if missing := [parameter for parameter in wanted if parameter not in running.split()]:
-            log = f"the kernel runs without {' '.join(missing)}: its command line is {running!r}"
-            raise NodeFailure(FailureReason.UT_BOOT_CONFIGURATION, log)
+        if missing := self._missing_parameters(command.target.kernel_command_line):
+            raise NodeFailure(FailureReason.UT_BOOT_CONFIGURATION, f"the kernel runs without {' '.join(missing)}")
         self.health.check()
+
+    def _missing_parameters(self, kernel_command_line: str) -> list[str]:
+        running = self.grub.running_kernel_command_line().split() if kernel_command_line else []
+        return [parameter for parameter in kernel_command_line.split() if parameter not in running]
 
 
 def _check_versions(update_log: tuple[UpdateLogEntry, ...], installed: Packages) -> None:

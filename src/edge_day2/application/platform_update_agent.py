@@ -25,6 +25,7 @@ from edge_day2.domain.agent import (
     next_event,
     next_update,
     next_window,
+    recovered_update,
     refusal_reports,
     target_of,
     usable_window,
@@ -110,7 +111,10 @@ class PlatformUpdateAgent:
             self._record = AgentRecord(outbox=refusal_reports(AgentRecord(), self._newer_format, now))
             return
         except UnreadableState as error:
-            self._store(evolve(AgentRecord(), outbox=refusal_reports(AgentRecord(), str(error), now)), now)
+            _log.error("%s: %s", self._host_guid, error)
+            flow = recovered_update(self._node.os_type, self._node.observe(now), str(error))
+            self._record = AgentRecord(flow=flow, outbox=refusal_reports(AgentRecord(), str(error), now), last_time=now)
+            self._journal.store(self._record)
         state = self._record.flow
         if state is None:
             return

@@ -14,13 +14,23 @@ from typing import Any, Final, TypeAlias
 from attrs import evolve, frozen
 
 from edge_day2.domain import immutable_events, mutable_events
-from edge_day2.domain.flow import Event, Flow, FlowState, TargetWithdrawn, WindowClosed, WindowOpened, WindowTimedOut
+from edge_day2.domain.flow import (
+    Event,
+    Failure,
+    Flow,
+    FlowState,
+    TargetWithdrawn,
+    WindowClosed,
+    WindowOpened,
+    WindowTimedOut,
+)
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.immutable_events import Image, ImmutableTarget
 from edge_day2.domain.messages import PlatformUpdateStatusResponse, UpdateSchedule, UpdateStatus
 from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
 from edge_day2.domain.mutable_events import PackageTarget
+from edge_day2.domain.observation import Observation
 from edge_day2.domain.resources import KERNEL_COMMAND_LINE, SHA256, OSType, check_kernel_command_line
 from edge_day2.domain.schedules import Window
 from edge_day2.domain.statuses import EntryStatus, FailureReason, StatusDetail, UpdateLogEntry, UpdateStatusType
@@ -178,8 +188,11 @@ def usable_window(record: AgentRecord, now: datetime) -> Window | None:
 
 
 def next_update(record: AgentRecord, target: Target | None, now: datetime, policy: AgentPolicy) -> Update | None:
-    """Return the initial state of the update that should begin now, None where none should."""
-    if target is None or in_progress(record) or record.refused or record.answer is None:
+    """Return the initial state of the update that should begin now, None where none should.
+
+    None as long as the MM hasn't heard how the last one ended.
+    """
+    if target is None or record.outbox or in_progress(record) or record.refused or record.answer is None:
         return None
     window = usable_window(record, now)
     if isinstance(target, PackageTarget):
@@ -259,9 +272,9 @@ def next_event(
         return WindowOpened(now, window)
     command = flow.command(state)
     if command is not None:
-        if window is None and command.disruptive:
-            return WindowTimedOut(now) if policy.window_close is WindowClose.FAIL else WindowClosed(now)
-        return None
+        closing = WindowTimedOut(now) if policy.window_close is WindowClose.FAIL else WindowClosed(now)
+        # A state that doesn't accept it has gone too far to stop: it verifies, commits or rolls back.
+        return closing if window is None and command.disruptive and closing.name in accepted else None
     if immutable_events.PrefetchDue.name in accepted and isinstance(state.data, ImmutableUpdate):
         waits = state.data.failure is not None and held(evolve(record, flow=state), now, policy)
         if state.data.target.image is not None and not waits and _prefetch_due(record, now, policy):
@@ -278,6 +291,23 @@ def _changed_target(state: Update, target: Target | None, now: datetime) -> Even
         return immutable_events.TargetChanged(now, target) if changed else None  # type: ignore[arg-type]  # narrowed above
     changed = isinstance(target, PackageTarget) and target != state.data.target
     return mutable_events.TargetChanged(now, target) if changed else None  # type: ignore[arg-type]  # narrowed above
+
+
+def recovered_update(os_type: OSType, seen: Observation, log: str) -> Update | None:
+    """Return the update to finish where the journal is lost and the node stands in the middle of one.
+
+    A trial of which nothing is known can't be verified: it is rolled back. An armed one-shot is disarmed.
+    """
+    if os_type is not OSType.IMMUTABLE or (seen.active == seen.default and seen.one_shot is None):
+        return None
+    on_trial = seen.active != seen.default
+    data = ImmutableUpdate(
+        target=ImmutableTarget(),
+        origin=seen.default,
+        trial=seen.active if on_trial else seen.one_shot,
+        failure=Failure(at=seen.at, reason=FailureReason.UNSPECIFIED, log=log),
+    )
+    return FlowState(IMMUTABLE_FLOW.name, "restoring_default" if on_trial else "disarming", data)
 
 
 def refusal_reports(record: AgentRecord, log: str, now: datetime) -> tuple[UpdateStatus, ...]:

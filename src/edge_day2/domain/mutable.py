@@ -30,7 +30,6 @@ from edge_day2.domain.flow import (
     Flow,
     FlowState,
     Reports,
-    TargetWithdrawn,
     WindowClosed,
     WindowOpened,
     WindowTimedOut,
@@ -105,7 +104,6 @@ class MutableChart(StateMachine):
     window_closed = paused.from_(*_before_reboot)
     window_timed_out = recording_failure.from_(*_before_reboot)
     target_changed = loops(scheduled, paused) | recording.from_(*_before_reboot)
-    target_withdrawn = scheduled.to(up_to_date) | recording_failure.from_(*_before_reboot, paused)
 
 
 @frozen(kw_only=True)
@@ -177,11 +175,10 @@ def _fail(data: MutableUpdate, event: ev.StepFailed) -> _Result:
     return evolve(data, failure=event.failure, interrupted=False, retries=data.retries + 1), ()
 
 
-def _fail_for(reason: FailureReason, log: str) -> Callable[[MutableUpdate, Event], _Result]:
-    def effect(data: MutableUpdate, event: Event) -> _Result:
-        return evolve(data, failure=Failure(at=event.at, reason=reason, log=log), interrupted=False), ()
-
-    return effect
+def _timed_out(data: MutableUpdate, event: WindowTimedOut) -> _Result:
+    log = "partial success: the maintenance window closed before the update was done"
+    failure = Failure(at=event.at, reason=FailureReason.WINDOW_CLOSED, log=log)
+    return evolve(data, failure=failure, interrupted=False), ()
 
 
 def _report_failure(data: MutableUpdate) -> _Result:
@@ -255,15 +252,16 @@ _EFFECTS: Final[Effects[MutableUpdate]] = {
     (ANY_STATE, ev.VerificationFailed): _verification_failed,
     (ANY_STATE, ev.UpdateVerified): _verified,
     (ANY_STATE, WindowClosed): _PAUSED,
-    (ANY_STATE, WindowTimedOut): _fail_for(
-        FailureReason.WINDOW_CLOSED, "partial success: the maintenance window closed before the update was done"
-    ),
+    (ANY_STATE, WindowTimedOut): _timed_out,
     (ANY_STATE, ev.TargetChanged): _retarget_in_window,
     ("scheduled", ev.TargetChanged): _retarget,
     ("paused", ev.TargetChanged): _retarget,
-    (ANY_STATE, TargetWithdrawn): _fail_for(FailureReason.WITHDRAWN, "the orchestrator names no update any more"),
-    ("scheduled", TargetWithdrawn): _UP_TO_DATE,
 }
+
+
+def _compare(data: MutableUpdate) -> Command:
+    changed = data.kernel_command_line_changed
+    return ev.ComparePackages(data.before or (), data.target.kernel_command_line, changed)
 
 
 def _step(command: Callable[[MutableUpdate], Command]) -> Callable[[MutableUpdate], Command | None]:
@@ -281,7 +279,7 @@ _COMMANDS: Final = {
     "installing_packages": _step(lambda data: ev.InstallPackages(data.target.update_packages)),
     "downloading_upgrade": _step(lambda data: ev.DownloadUpgrade()),
     "installing_upgrade": _step(lambda data: ev.InstallUpgrade()),
-    "comparing": _step(lambda data: ev.ComparePackages(data.before or (), data.kernel_command_line_changed)),
+    "comparing": _step(lambda data: _compare(data)),
     "rebooting": _step(lambda data: ev.RebootNode()),
     "verifying": _step(lambda data: ev.VerifyUpdate(data.target, data.update_log)),
     "recording_failure": lambda data: ev.RecordFailure(data.before or ()),
@@ -306,7 +304,7 @@ MUTABLE_FLOW: Final = Flow[MutableUpdate](
     name="mutable",
     chart=MutableChart,
     events=(
-        WindowOpened, WindowClosed, WindowTimedOut, TargetWithdrawn, ev.TargetChanged, ev.AgentRestarted,
+        WindowOpened, WindowClosed, WindowTimedOut, ev.TargetChanged, ev.AgentRestarted,
         ev.PackagesInterrupted, ev.PackagesRepaired, ev.PackagesRecorded, ev.SourcesUpdated, ev.AgentUpdated,
         ev.AgentCurrent, ev.HelperUpdated, ev.KernelCommandLineUpdated, ev.KernelCommandLineCurrent,
         ev.PackagesDownloaded, ev.PackagesInstalled, ev.UpgradeDownloaded, ev.UpgradeInstalled, ev.StepFailed,

@@ -225,9 +225,13 @@ class InstallUpgrade(Command):
 
 @frozen
 class ComparePackages(Command):
-    """Say what changed since `before`. A changed kernel command line is a change too."""
+    """Say what changed since `before`.
+
+    A kernel command line that was changed, or that the kernel doesn't run with yet, is a change too.
+    """
 
     before: Packages
+    kernel_command_line: str
     kernel_command_line_changed: bool
 
 

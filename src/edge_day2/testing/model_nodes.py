@@ -1,0 +1,362 @@
+"""Two small honest models of a node, for exploration and simulation: what they hold is all that a node is.
+
+A model has no opinion on how an update should go; it only knows what a machine does when it is told something, when
+the power is cut, and when it boots. What must never be done to a node raises `Violation`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Self
+
+from attrs import define, evolve, field
+
+from edge_day2.domain.immutable_events import Image
+from edge_day2.domain.mutable_events import Packages
+from edge_day2.domain.observation import BootEntry, PackageDatabase, Slot, TrialEvidence
+from edge_day2.domain.statuses import FailureReason
+from edge_day2.ports.bootloader import BootState
+from edge_day2.ports.failures import NodeFailure, PackageDatabaseInterrupted
+from edge_day2.testing.faults import CHANGE, LONG_CHANGE, READ, Calls
+
+_TORN = Image(profile_name="", image_id="", sha256="torn")
+
+
+class Violation(BaseException):
+    """Something happened to a node that must never happen. Not an Exception, so that nobody handles it."""
+
+
+def _fails(reason: FailureReason) -> type[Exception]:
+    class _Failure(NodeFailure):
+        def __init__(self, name: str) -> None:
+            super().__init__(reason, f"{name}: simulated fault")
+
+    return _Failure
+
+
+_DOWNLOAD = _fails(FailureReason.DOWNLOAD_FAIL)
+_WRITE = _fails(FailureReason.UT_WRITE)
+_BOOT = _fails(FailureReason.BOOTLOADER_FAIL)
+_HEALTH = _fails(FailureReason.CRITICAL_SERVICES)
+_APT = _fails(FailureReason.UPDATE_TOOL)
+
+
+@define(kw_only=True)
+class ModelNode:
+    """What both kinds of node have: a boot id, and whether the machine runs."""
+
+    calls: Calls = field(factory=Calls, eq=False)
+    boot: int = 0
+    running: bool = True
+    disturbance_allowed: bool = True
+
+    def copy(self) -> Self:
+        """Return an independent copy with calls of its own."""
+        raise NotImplementedError
+
+    def key(self) -> tuple[object, ...]:
+        """Return everything that distinguishes this node from another, hashable."""
+        raise NotImplementedError
+
+    def boot_id(self) -> str:
+        """See `SystemPort`."""
+        return f"boot-{self.boot}"
+
+    def reboot(self) -> None:
+        """See `SystemPort`."""
+        self.calls.go("reboot", CHANGE, _BOOT, self.power_off)
+
+    def restart_agent(self) -> None:
+        """See `SystemPort`. The agent's process is the caller's to end."""
+        self.calls.go("restart agent", READ, _BOOT)
+
+    def check(self) -> None:
+        """See `HealthPort`."""
+        self.calls.go("health", READ, _HEALTH)
+
+    def disturb(self, name: str) -> None:
+        """Complain where a disruptive call is made outside the window."""
+        if not self.disturbance_allowed:
+            raise Violation(f"{name} outside the maintenance window")
+
+    def power_off(self) -> None:
+        """The machine stands still, whatever it was doing."""
+        self.running = False
+
+
+@define(kw_only=True)
+class ModelABNode(ModelNode):
+    """Two slots with contents, boot entries, the default one and the one-shot."""
+
+    contents: dict[Slot, Image] = field(factory=dict)
+    entries: dict[BootEntry, str] = field(factory=dict)
+    active: BootEntry = BootEntry(Slot.A)
+    default: BootEntry = BootEntry(Slot.A)
+    one_shot: BootEntry | None = None
+    proven: frozenset[BootEntry] = frozenset({BootEntry(Slot.A)})
+    verified: frozenset[BootEntry] = frozenset()
+    prefetched: Image | None = None
+    evidence: TrialEvidence = TrialEvidence.UNKNOWN
+
+    @classmethod
+    def with_image(cls, image: Image) -> ModelABNode:
+        """Return a node that runs `image` from slot A."""
+        return cls(contents={Slot.A: image}, entries={BootEntry(Slot.A): ""})
+
+    def copy(self) -> Self:
+        """Return an independent copy with calls of its own."""
+        return evolve(self, calls=Calls(), contents=dict(self.contents), entries=dict(self.entries))
+
+    def key(self) -> tuple[object, ...]:
+        """Return everything that distinguishes this node from another, hashable."""
+        return (
+            self.boot, self.running, frozenset(self.contents.items()), frozenset(self.entries.items()), self.active,
+            self.default, self.one_shot, self.proven, self.verified, self.prefetched, self.evidence,
+        )  # fmt: skip
+
+    def bootable(self, entry: BootEntry) -> bool:
+        """Return whether the entry is there, and its slot holds a whole image."""
+        return entry in self.entries and self.contents.get(entry.slot, _TORN) != _TORN
+
+    def next_entry(self) -> BootEntry:
+        """Return what the next boot takes, and consume the one-shot, as firmware and boot loader do."""
+        entry = self.one_shot or self.default
+        self.one_shot = None
+        return entry
+
+    def boot_into(self, entry: BootEntry, boot: int) -> None:
+        """Come up in `entry`."""
+        self.active, self.boot, self.running = entry, boot, True
+
+    def reboot(self) -> None:
+        """See `SystemPort`. The way back is allowed at any time."""
+        if self.one_shot is not None:
+            self.disturb("reboot into the trial")
+        super().reboot()
+
+    def state(self) -> BootState:
+        """See `BootloaderPort`."""
+        self.calls.go("read boot state", READ, _BOOT)
+        return BootState(active=self.active, default=self.default, one_shot=self.one_shot, trial_evidence=self.evidence)
+
+    def kernel_command_line(self) -> str:
+        """See `BootloaderPort`."""
+        return self.entries[self.active]
+
+    def write_entry(self, entry: BootEntry, kernel_command_line: str) -> None:
+        """See `BootloaderPort`."""
+        self.disturb("write boot entry")
+        if entry in (self.active, self.default):
+            raise Violation(f"boot entry {entry} was written while it was running or default")
+        text = kernel_command_line or self.entries[self.active]
+        self.verified -= {entry}
+        self.proven -= {entry}
+        self.calls.go("write boot entry", CHANGE, _BOOT, lambda: self.entries.update({entry: text}))
+
+    def remove_entry(self, entry: BootEntry) -> None:
+        """See `BootloaderPort`."""
+        if entry in (self.active, self.default):
+            raise Violation(f"boot entry {entry} was removed while it was running or default")
+        self.calls.go("remove boot entry", CHANGE, _BOOT, lambda: self._drop_entry(entry))
+
+    def _drop_entry(self, entry: BootEntry) -> None:
+        self.entries.pop(entry, None)
+
+    def arm(self, entry: BootEntry) -> None:
+        """See `BootloaderPort`."""
+        self.disturb("arm")
+        if not self.bootable(entry):
+            raise Violation(f"boot entry {entry} was armed although it can't boot")
+        self.calls.go("arm", CHANGE, _BOOT, lambda: self._set_one_shot(entry))
+
+    def disarm(self) -> None:
+        """See `BootloaderPort`."""
+        self.calls.go("disarm", CHANGE, _BOOT, lambda: self._set_one_shot(None))
+
+    def _set_one_shot(self, entry: BootEntry | None) -> None:
+        self.one_shot = entry
+
+    def set_default(self, entry: BootEntry) -> None:
+        """See `BootloaderPort`."""
+        if entry not in self.proven and not (entry == self.active and entry in self.verified):
+            raise Violation(f"boot entry {entry} became the default before it was verified")
+        self.calls.go("set default", CHANGE, _BOOT, lambda: self._set_default(entry))
+
+    def _set_default(self, entry: BootEntry) -> None:
+        self.default = entry
+        self.proven |= {entry}
+
+    def check(self) -> None:
+        """See `HealthPort`."""
+        super().check()
+        self.verified |= {self.active}
+
+    def running_image(self) -> Image:
+        """See `SlotPort`."""
+        self.calls.go("read running image", READ, _WRITE)
+        return self.contents[self.active.slot]
+
+    def prefetch(self, image: Image) -> None:
+        """See `SlotPort`."""
+        self.calls.go("prefetch", LONG_CHANGE, _DOWNLOAD, lambda: self._set_prefetched(image))
+
+    def _set_prefetched(self, image: Image) -> None:
+        self.prefetched = image
+
+    def write(self, image: Image, slot: Slot, until: datetime | None) -> None:
+        """See `SlotPort`."""
+        self.disturb("write slot")
+        if slot is self.active.slot or slot is self.default.slot:
+            raise Violation(f"slot {slot.value} was written while it was running or default")
+        if self.one_shot is not None:
+            raise Violation(f"slot {slot.value} was written while a one-shot was armed")
+        # The old image is gone with the first byte; boot entries of the slot lead to garbage from then on.
+        self.contents[slot] = _TORN
+        self.proven = frozenset(entry for entry in self.proven if entry.slot is not slot)
+        self.verified = frozenset(entry for entry in self.verified if entry.slot is not slot)
+        self.calls.go("write slot", LONG_CHANGE, _DOWNLOAD, lambda: self.contents.update({slot: image}))
+
+    def verify(self, image: Image, slot: Slot) -> None:
+        """See `SlotPort`."""
+        self.calls.go("read slot back", READ, _WRITE)
+        if self.contents.get(slot) != image:
+            raise NodeFailure(FailureReason.UT_WRITE, f"slot {slot.value} doesn't hold {image.image_id}")
+
+
+@define(kw_only=True)
+class ModelAptNode(ModelNode):
+    """A package database that can be interrupted, an archive, sources, and a kernel command line.
+
+    `available` is what the repository has; `half` is what an interrupted change was about.
+    """
+
+    packages: dict[str, str] = field(factory=dict)
+    available: dict[str, str] = field(factory=dict)
+    archive: frozenset[tuple[str, str]] = frozenset()
+    half: tuple[tuple[str, str], ...] = ()
+    sources: tuple[str, ...] = ()
+    grub_command_line: str = ""
+    kernel_started_with: str = ""
+
+    def copy(self) -> Self:
+        """Return an independent copy with calls of its own."""
+        return evolve(self, calls=Calls(), packages=dict(self.packages), available=dict(self.available))
+
+    def key(self) -> tuple[object, ...]:
+        """Return everything that distinguishes this node from another, hashable."""
+        return (
+            self.boot, self.running, frozenset(self.packages.items()), frozenset(self.available.items()), self.archive,
+            self.half, self.sources, self.grub_command_line, self.kernel_started_with,
+        )  # fmt: skip
+
+    def reboot(self) -> None:
+        """See `SystemPort`."""
+        self.disturb("reboot")
+        super().reboot()
+
+    def come_up(self, boot: int) -> None:
+        """Boot."""
+        self.boot, self.running, self.kernel_started_with = boot, True, self.grub_command_line
+
+    def state(self) -> PackageDatabase:
+        """See `AptPort`."""
+        return PackageDatabase.INTERRUPTED if self.half else PackageDatabase.SOUND
+
+    def repair(self) -> None:
+        """See `AptPort`."""
+        self.calls.go("dpkg --configure", CHANGE, _APT, self._finish)
+
+    def _finish(self) -> None:
+        self.packages.update(self.half)
+        self.half = ()
+
+    def installed(self) -> Packages:
+        """See `AptPort`."""
+        self.calls.go("read packages", READ, _APT)
+        if self.half:
+            raise PackageDatabaseInterrupted("dpkg was interrupted")
+        return tuple(sorted(self.packages.items()))
+
+    def upgrade_agent(self) -> bool:
+        """See `AptPort`."""
+        return self._change("upgrade agent", self._upgrades("agent"))
+
+    def upgrade_helper(self) -> None:
+        """See `AptPort`."""
+        self._change("upgrade helper", self._upgrades("helper"))
+
+    def _upgrades(self, *names: str) -> tuple[tuple[str, str], ...]:
+        wanted = names or tuple(self.packages)
+        return tuple(
+            (name, self.available[name])
+            for name in sorted(wanted)
+            if name in self.packages and self.available.get(name, self.packages[name]) != self.packages[name]
+        )
+
+    def _change(self, name: str, wanted: tuple[tuple[str, str], ...]) -> bool:
+        self.disturb(name)
+        if self.half:
+            raise PackageDatabaseInterrupted("dpkg was interrupted")
+
+        def leave_half() -> None:
+            self.half = wanted
+
+        self.calls.go(name, LONG_CHANGE, _APT, lambda: self.packages.update(wanted), leave_half)
+        return bool(wanted)
+
+    def _wanted(self, packages: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        if missing := [name for name in packages if name not in self.available and name not in self.packages]:
+            raise NodeFailure(FailureReason.DOWNLOAD_FAIL, f"Unable to locate package {missing[0]}")
+        return tuple((name, self.available.get(name, self.packages.get(name, ""))) for name in packages)
+
+    def download(self, packages: tuple[str, ...]) -> None:
+        """See `AptPort`."""
+        self._download(self._wanted(packages))
+
+    def download_upgrade(self) -> None:
+        """See `AptPort`."""
+        self._download(self._upgrades())
+
+    def _download(self, wanted: tuple[tuple[str, str], ...]) -> None:
+        def fill() -> None:
+            self.archive |= set(wanted)
+
+        self.calls.go("download packages", CHANGE, _DOWNLOAD, fill)
+
+    def install(self, packages: tuple[str, ...]) -> None:
+        """See `AptPort`."""
+        self._install("install packages", self._wanted(packages))
+
+    def install_upgrade(self) -> None:
+        """See `AptPort`."""
+        self._install("upgrade packages", self._upgrades())
+
+    def _install(self, name: str, wanted: tuple[tuple[str, str], ...]) -> None:
+        missing = set(wanted) - self.archive - set(self.packages.items())
+        if missing:
+            raise Violation(f"{name}: {sorted(missing)} was never downloaded")
+        self._change(name, wanted)
+
+    def replace(self, sources: tuple[str, ...]) -> None:
+        """See `AptSourcesPort`."""
+        self.disturb("replace apt sources")
+
+        def switch() -> None:
+            self.sources = sources
+
+        self.calls.go("replace apt sources", CHANGE, _DOWNLOAD, switch)
+
+    def set_kernel_command_line(self, kernel_command_line: str) -> bool:
+        """See `GrubPort`."""
+        self.disturb("set kernel command line")
+        changed = self.grub_command_line != kernel_command_line
+
+        def write() -> None:
+            self.grub_command_line = kernel_command_line
+
+        self.calls.go("update-grub", CHANGE, _BOOT, write)
+        return changed
+
+    def running_kernel_command_line(self) -> str:
+        """See `GrubPort`."""
+        return f"quiet {self.kernel_started_with}"

@@ -1,0 +1,206 @@
+"""What is explored: an A/B node, its kernel command line alone, and an apt node."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+
+from edge_day2.application.immutable_node import ImmutableNode
+from edge_day2.application.mutable_node import MutableNode
+from edge_day2.domain.agent import AgentPolicy, AgentRecord
+from edge_day2.domain.immutable_effects import ImmutableUpdate
+from edge_day2.domain.immutable_events import Image
+from edge_day2.domain.messages import (
+    OSProfileUpdateSource,
+    PlatformUpdateStatusResponse,
+    UpdateSchedule,
+    UpdateSource,
+)
+from edge_day2.domain.mutable import MutableUpdate
+from edge_day2.domain.observation import TrialEvidence
+from edge_day2.domain.resources import OSType
+from edge_day2.ports.node import NodePort
+from edge_day2.testing.exploration import Scenario
+from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode, Violation
+
+# No distance between tries, and few of them: everything that a retry can meet is met soon.
+_IMPATIENT: Final = AgentPolicy(retry_after=timedelta(0), retries=2, interruptions=2)
+
+
+def _image(number: int) -> Image:
+    return Image(
+        profile_name="microvisor-nonrt",
+        image_id=f"3.0.2026030{number}",
+        sha256=f"{number}" * 64,
+        url=f"files/edge-3.0.2026030{number}.raw.gz",
+    )
+
+
+class Firmware(enum.Enum):
+    """Whether the firmware boots what it is told to."""
+
+    OBEYS = "obeys"
+    STUBBORN = "may boot any entry that can boot, whatever is the default"
+
+
+class ABScenario(Scenario[ModelABNode]):
+    """An A/B node whose orchestrator wants one of several images and kernel command lines.
+
+    Args:
+        targets: (number of the image, kernel command line) of each thing that may be wanted. The node runs image 1.
+        policy: the agent's.
+        firmware: the node's.
+    """
+
+    def __init__(
+        self,
+        *targets: tuple[int, str],
+        policy: AgentPolicy = _IMPATIENT,
+        firmware: Firmware = Firmware.OBEYS,
+    ) -> None:
+        self.name = "A/B"
+        self.policy = policy
+        self._targets = targets
+        self._firmware = firmware
+
+    def begin(self) -> ModelABNode:
+        """See `Scenario`."""
+        return ModelABNode.with_image(_image(1))
+
+    def wrap(self, node: ModelABNode) -> NodePort:
+        """See `Scenario`."""
+        return ImmutableNode(slots=node, bootloader=node, health=node, system=node)
+
+    def answer(self, target: int | None, schedule: UpdateSchedule) -> PlatformUpdateStatusResponse:
+        """See `Scenario`."""
+        if target is None:
+            return PlatformUpdateStatusResponse(os_type=OSType.IMMUTABLE, update_schedule=schedule)
+        number, kernel_command_line = self._targets[target]
+        image = _image(number)
+        return PlatformUpdateStatusResponse(
+            os_type=OSType.IMMUTABLE,
+            update_schedule=schedule,
+            update_source=UpdateSource(kernel_command=kernel_command_line),
+            os_profile_update_source=OSProfileUpdateSource(
+                os_image_url=image.url,
+                os_image_id=image.image_id,
+                os_image_sha=image.sha256,
+                profile_name=image.profile_name,
+            ),
+        )
+
+    def boot(self, node: ModelABNode, boot: int) -> Iterator[tuple[ModelABNode, int, str]]:
+        """See `Scenario`."""
+        entry = node.next_entry()
+        if entry in node.proven:
+            obeyed = node.copy()
+            obeyed.boot_into(entry, boot)
+            yield obeyed, 0, f"boots {entry}"
+            if self._firmware is Firmware.STUBBORN:
+                for other in node.entries:
+                    if other != entry and node.bootable(other):
+                        strayed = node.copy()
+                        strayed.boot_into(other, boot)
+                        yield strayed, 0, f"boots {other} instead of {entry}"
+            return
+        if not node.bootable(entry):
+            node.boot_into(node.default, boot)
+            yield node, 0, f"{entry} can't boot, falls back to {node.default}"
+            return
+        trial = node.copy()
+        trial.boot_into(entry, boot)
+        yield trial, 0, f"boots {entry} on trial"
+        for evidence in (TrialEvidence.UNKNOWN, TrialEvidence.BAD_IMAGE, TrialEvidence.POWER_CUT):
+            fallen = node.copy()
+            fallen.boot_into(node.default, boot)
+            fallen.evidence = evidence
+            yield fallen, 1, f"trial {entry} doesn't come up ({evidence.value}), falls back to {node.default}"
+
+    def check(self, node: ModelABNode, record: AgentRecord) -> None:
+        """See `Scenario`."""
+        if node.default not in node.proven or not node.bootable(node.default):
+            raise Violation(f"the default boot entry {node.default} can't boot: a power cut loses the node")
+        if not node.bootable(node.active):
+            raise Violation(f"the running boot entry {node.active} was damaged")
+
+    def check_end(self, node: ModelABNode, record: AgentRecord) -> None:
+        """See `Scenario`."""
+        if self._firmware is Firmware.STUBBORN:
+            return
+        if node.one_shot is not None:
+            raise Violation(f"the update has ended, but {node.one_shot} is armed")
+        if node.active != node.default:
+            raise Violation(f"the update has ended, but {node.active} runs and {node.default} is the default")
+        state = record.flow
+        if state is None or not isinstance(state.data, ImmutableUpdate):
+            return
+        data = state.data
+        if state.name in ("updated", "up_to_date") and data.target.image is not None:
+            if node.contents[node.active.slot] != data.target.image:
+                raise Violation("the update has ended well, but another image runs")
+            if data.target.kernel_command_line not in ("", node.kernel_command_line()):
+                raise Violation("the update has ended well, but with another kernel command line")
+        if state.name in ("rolled_back", "failed") and data.origin not in (None, node.active):
+            raise Violation(f"the update has {state.name}, but {node.active} runs instead of {data.origin}")
+
+
+class AptScenario(Scenario[ModelAptNode]):
+    """An apt node whose orchestrator wants one of several sets of packages and kernel command lines."""
+
+    def __init__(self, *targets: tuple[tuple[str, ...], str], policy: AgentPolicy = _IMPATIENT) -> None:
+        self.name = "apt"
+        self.policy = policy
+        self._targets = targets
+
+    def begin(self) -> ModelAptNode:
+        """See `Scenario`."""
+        return ModelAptNode(
+            packages={"agent": "1", "helper": "1", "libc": "1"},
+            available={"agent": "2", "helper": "2", "libc": "2", "curl": "7", "vim": "9"},
+        )
+
+    def wrap(self, node: ModelAptNode) -> NodePort:
+        """See `Scenario`."""
+        return MutableNode(apt=node, apt_sources=node, grub=node, health=node, system=node)
+
+    def answer(self, target: int | None, schedule: UpdateSchedule) -> PlatformUpdateStatusResponse:
+        """See `Scenario`."""
+        # A mutable node's target never vanishes: its OS Resource is patched, not replaced.
+        packages, kernel_command_line = self._targets[target or 0]
+        return PlatformUpdateStatusResponse(
+            os_type=OSType.MUTABLE,
+            update_schedule=schedule,
+            update_source=UpdateSource(kernel_command=kernel_command_line, custom_repos=("Types: deb",)),
+            installed_packages="\n".join(packages),
+        )
+
+    def boot(self, node: ModelAptNode, boot: int) -> Iterator[tuple[ModelAptNode, int, str]]:
+        """See `Scenario`."""
+        node.come_up(boot)
+        yield node, 0, "boots"
+
+    def disturbances(self, node: ModelAptNode) -> Iterator[tuple[ModelAptNode, str]]:
+        """See `Scenario`."""
+        if not node.half:
+            node.half = (("libc", node.packages["libc"]),)
+            yield node, "somebody else's dpkg is interrupted"
+
+    def check(self, node: ModelAptNode, record: AgentRecord) -> None:
+        """See `Scenario`."""
+
+    def check_end(self, node: ModelAptNode, record: AgentRecord) -> None:
+        """See `Scenario`."""
+        state = record.flow
+        if state is None or not isinstance(state.data, MutableUpdate):
+            return
+        if state.name in ("updated", "up_to_date"):
+            # What somebody else's dpkg left reinstalls what is there; ours would change something.
+            if any(node.packages.get(name) != version for name, version in node.half):
+                raise Violation("the update has ended well, but the package database is interrupted")
+            wanted = {name: node.available[name] for name in (*node.packages, *state.data.target.update_packages)}
+            if node.packages != wanted:
+                raise Violation(f"the update has ended well, but {node.packages} is installed instead of {wanted}")
+            if state.data.target.kernel_command_line not in ("", node.kernel_started_with):
+                raise Violation("the update has ended well, but the kernel runs with another command line")
