@@ -17,6 +17,7 @@ from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, Executable, RootTransaction, insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import Pool
 
 from edge_day2.adapters.storage import databases, statements
 from edge_day2.adapters.storage.failures import translate, translated
@@ -318,6 +319,7 @@ class SqlInventory:
         self._engine: Engine | None = databases.open_engine(url, lock_timeout_seconds)
         self._writer = threading.Lock()
         self._process = os.getpid()
+        self._inherited: list[Pool] = []
         try:
             with translated():
                 migrate(self._engine)
@@ -329,7 +331,9 @@ class SqlInventory:
         if self._engine is None:
             raise StorageError("this Inventory is closed")
         if self._process != os.getpid():
-            # A connection may not be carried across a fork: both processes would speak on it.
+            # A connection may not be carried across a fork: both processes would speak on it, and closing it here would
+            # tell the server, or SQLite's files, that the parent is done.
+            self._inherited.append(self._engine.pool)
             self._engine.dispose(close=False)
             self._writer, self._process = threading.Lock(), os.getpid()
         return self._engine
