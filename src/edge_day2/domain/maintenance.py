@@ -255,6 +255,52 @@ def update_schedule(
     return UpdateSchedule(single_schedule=single, repeated_schedules=tuple(repeated))
 
 
+def explain(context: ReportContext, now: datetime, policy: MaintenancePolicy) -> str:
+    """Return in one sentence why the host is, or isn't, being updated at `now`."""
+    instance = context.instance
+    if instance is None:
+        return "not updated: nothing is installed on this host"
+    if context.host.trust is Trust.UNTRUSTED:
+        return "not updated: the host isn't trusted, its reports are refused"
+    if instance.provisioning is not Provisioning.PROVISIONED:
+        return "not updated: the instance isn't provisioned"
+    recorded = instance.update
+    since = f"since {recorded.timestamp:%Y-%m-%d %H:%M} UTC" if recorded.timestamp is not None else "not yet"
+    detail = parse_detail(recorded.detail)
+    if recorded.status is InventoryStatus.UPDATE_IN_PROGRESS:
+        return f"being updated {since}" + (f": {detail.message}" if detail is not None and detail.message else "")
+    if recorded.status is InventoryStatus.LOST:
+        return f"not updated: {recorded.text}; the node doesn't report any more"
+    wanted = _wanted_os(context)
+    if instance.os_type is OSType.IMMUTABLE and wanted is not None and wanted == context.current_os:
+        return "not updated: desired OS equals current OS"
+    failed = ""
+    if recorded.status is InventoryStatus.FAILED:
+        log = next((entry.failure_log for entry in reversed(detail.update_log)), "") if detail is not None else ""
+        failed = f"the last update failed {since}{f' ({log})' if log else ''}; "
+    return failed + _explain_window(context, now, policy)
+
+
+def _explain_window(context: ReportContext, now: datetime, policy: MaintenancePolicy) -> str:
+    opening = [resource for resource in context.schedules if resource.kind in policy.kinds]
+    if not opening:
+        return "not updated: no schedule of a kind that opens updates"
+    for resource in opening:
+        if (window := resource.schedule.window_at(now)) is not None:
+            until = f"until {window.end:%a %Y-%m-%d %H:%M} UTC" if window.end is not None else "without end"
+            return f"begins at its next report: {_source(resource)} is open {until}"
+    coming = [(window, resource) for resource in opening if (window := resource.schedule.next_window(now)) is not None]
+    if not coming:
+        return "not updated: no schedule opens a window any more"
+    window, resource = min(coming, key=lambda found: found[0].start)
+    return f"waits for the window at {window.start:%a %Y-%m-%d %H:%M} UTC of {_source(resource)}"
+
+
+def _source(resource: ScheduleResource) -> str:
+    level = f" of the {resource.target.level.value}" if resource.target is not None else ""
+    return f"schedule {resource.name!r}{level}"
+
+
 def latest_of(resources: Iterable[OSResource]) -> OSResource | None:
     """Return the OS Resource with the highest image version, None where there is none."""
     return max(resources, key=lambda resource: (resource.image_version, resource.resource_id), default=None)

@@ -1,0 +1,115 @@
+"""How an agent's record becomes bytes and comes back: JSON with a format number and a checksum.
+
+Nothing is coerced on the way back: what isn't exactly what this version writes is unreadable, and what a newer version
+wrote is told apart from damage by its format number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Any, Final
+
+from cattrs import Converter
+from cattrs.errors import BaseValidationError, StructureHandlerNotFoundError
+
+from edge_day2.domain.agent import AgentRecord, Update
+from edge_day2.domain.flow import FlowState
+from edge_day2.domain.immutable import IMMUTABLE_FLOW
+from edge_day2.domain.immutable_effects import ImmutableUpdate
+from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
+from edge_day2.errors import EdgeDay2Error, NewerFormat, UnreadableState
+
+FORMAT: Final = 1
+
+
+def encode(record: AgentRecord) -> bytes:
+    """Return the bytes that stand for `record`."""
+    document = _CONVERTER.unstructure(record)
+    return _dump({"format": FORMAT, "sha256": _digest(document), "record": document}) + b"\n"
+
+
+def decode(content: bytes) -> AgentRecord:
+    """Return the record that `content` stands for.
+
+    Raises:
+        NewerFormat: a newer version wrote it.
+        UnreadableState: it is torn, was changed, or isn't a journal.
+    """
+    try:
+        envelope = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableState(f"journal: not JSON: {error}") from error
+    number = envelope.get("format") if isinstance(envelope, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise UnreadableState(f"journal: format {number!r}, expected a number up to {FORMAT}")
+    if number > FORMAT:
+        raise NewerFormat(f"journal: format {number}, this version reads formats up to {FORMAT}")
+    document = envelope.get("record")
+    if envelope.get("sha256") != _digest(document):
+        raise UnreadableState("journal: the checksum doesn't fit the content")
+    try:
+        record = _CONVERTER.structure(document, AgentRecord)
+    except (BaseValidationError, StructureHandlerNotFoundError, EdgeDay2Error, ValueError, TypeError) as error:
+        raise UnreadableState(f"journal: not a record of an agent: {error}") from error
+    if record.flow is not None:
+        _check_state(record.flow)
+    return record
+
+
+def _check_state(state: Update) -> None:
+    flow = IMMUTABLE_FLOW if state.flow == IMMUTABLE_FLOW.name else MUTABLE_FLOW
+    if state.name not in flow.states:
+        raise UnreadableState(f"journal: {state.name!r} is no state of the {flow.name} flow")
+
+
+def _dump(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+
+
+def _digest(document: object) -> str:
+    return hashlib.sha256(_dump(document)).hexdigest()
+
+
+def _make_converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True, detailed_validation=False)
+
+    def strictly(kind: type) -> None:
+        def check(value: object, _: object) -> object:
+            if type(value) is not kind:
+                raise TypeError(f"found {value!r}, expected {kind.__name__}")
+            return value
+
+        converter.register_structure_hook(kind, check)
+
+    for kind in (str, int, bool):
+        strictly(kind)
+
+    def instant(value: object, _: object) -> datetime:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if moment is None or moment.tzinfo is None:
+            raise TypeError(f"found {value!r}, expected an aware instant")
+        return moment
+
+    converter.register_unstructure_hook(datetime, datetime.isoformat)
+    converter.register_structure_hook(datetime, instant)
+
+    def flow_state(value: Any, _: object) -> Update | None:
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise TypeError(f"found {value!r}, expected a flow state")
+        match value.get("flow"):
+            case IMMUTABLE_FLOW.name:
+                return converter.structure(value, FlowState[ImmutableUpdate])
+            case MUTABLE_FLOW.name:
+                return converter.structure(value, FlowState[MutableUpdate])
+            case name:
+                raise ValueError(f"found flow {name!r}, expected {IMMUTABLE_FLOW.name} or {MUTABLE_FLOW.name}")
+
+    converter.register_structure_hook(Update | None, flow_state)
+    return converter
+
+
+_CONVERTER: Final = _make_converter()
