@@ -409,6 +409,14 @@ def assert_linked(report: ReconcileReport) -> None:
     assert report.linked_instances == 3
 
 
+def test_an_inventory_may_be_linked_one_instance_at_a_time(inventory: Watched) -> None:
+    instances = before_linking(inventory, lambda: None)
+
+    manager(inventory, mode=LinkingMode.AUTOMATIC, batch_size=1).reconcile("tenant")
+
+    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
+
+
 def test_an_instance_that_is_deleted_while_linking_is_left_out(inventory: Watched) -> None:
     def delete() -> None:
         with inventory.inventory.writing() as write:
@@ -479,7 +487,7 @@ def test_a_mark_that_cannot_be_written_costs_a_second_look_only(inventory: Watch
     assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
 
 
-def test_a_mark_that_another_manager_wrote_is_not_written_again(inventory: Watched) -> None:
+def test_a_mark_that_another_manager_wrote_meanwhile_does_no_harm(inventory: Watched) -> None:
     before_linking(inventory, lambda: assert_marked(automatic(inventory.inventory)), transaction=3)
 
     assert automatic(inventory).linked_instances == 3

@@ -254,14 +254,9 @@ class OSResourceManager:
 
     def _mark(self, tenant_id: str, target: LinkTarget) -> None:
         """Remember that linking to the target is complete. Where that fails, the next run only looks once more."""
-        try:
-            with self._inventory.writing() as write:
-                stored = write.get(OSResource, tenant_id, target.resource.resource_id)
-                marked = mark_linked(stored, target.revision)
-                if marked != stored:
-                    write.replace(stored, marked)
-        except _OVERTAKEN:
-            return
+        with suppress(*_OVERTAKEN), self._inventory.writing() as write:
+            stored = write.get(OSResource, tenant_id, target.resource.resource_id)
+            write.replace(stored, mark_linked(stored, target.revision))
 
 
 def _rejected(revision: str, resource: OSResource, error: EdgeDay2Error) -> RejectedManifest:
