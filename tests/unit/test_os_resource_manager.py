@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,48 +14,20 @@ from edge_day2.adapters.release_service import DirectoryReleaseService
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.os_resource_manager import OSResourceManager, ReconcileReport
 from edge_day2.domain.linking import LINKED_REVISION, LinkingMode, SkipReason
-from edge_day2.domain.resources import Host, Instance, OSResource, OSType, os_resource_id
-from edge_day2.errors import Conflict, InvalidProfile, InvalidResource, InvalidValue, NotFound, Unavailable
-from edge_day2.ports.inventory import Inventory, UnitOfWork
+from edge_day2.domain.resources import Host, Instance, OSResource, os_resource_id
+from edge_day2.errors import InvalidProfile, InvalidValue, NotFound, Unavailable
+from edge_day2.ports.inventory import Inventory
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "profiles"
 OLD_EDGE, NEW_EDGE = "3.0.20251118.2154", "3.0.20251204.0140"
 EDGE = "microvisor-nonrt"
 
 
-class Watched:
-    """An Inventory that counts its writing transactions and can be interfered with just before one begins."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self.inventory = inventory
-        self.written = 0
-        self.interferences: dict[int, Callable[[], None]] = {}
-
-    def reading(self) -> Any:
-        return self.inventory.reading()
-
-    @contextmanager
-    def writing(self) -> Iterator[UnitOfWork]:
-        self.written += 1
-        self.interferences.get(self.written, lambda: None)()
-        with self.inventory.writing() as write:
-            yield write
-
-    def close(self) -> None:
-        self.inventory.close()
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
 @pytest.fixture(params=["memory", "sqlite"])
-def inventory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Watched]:
+def inventory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Inventory]:
     url = "memory://" if request.param == "memory" else f"sqlite:///{tmp_path / 'inventory.db'}"
     with open_inventory(url) as opened:
-        yield Watched(opened)
+        yield opened
 
 
 @pytest.fixture
@@ -96,7 +66,7 @@ def install(inventory: Inventory, count: int, profile: str = EDGE, version: str 
         os = write.get(OSResource, "tenant", os_id(profile, version))
         names = [f"{profile}-{number:03}" for number in range(count)]
         for number, name in enumerate(names):
-            guid = f"{hash(profile) & 0xFFFFFFFF:08x}-0000-0000-0000-{number:012x}"
+            guid = f"{len(profile):08x}-0000-0000-0000-{number:012x}"
             write.add(Host(resource_id=f"host-{name}", tenant_id="tenant", guid=guid, name=name))
             write.add(
                 Instance(
@@ -116,7 +86,7 @@ def desired(inventory: Inventory) -> dict[str, str]:
         return {instance.resource_id: instance.desired_os_id for instance in read.all(Instance, "tenant")}
 
 
-def test_the_first_run_creates_an_os_resource_for_every_manifest(inventory: Watched) -> None:
+def test_the_first_run_creates_an_os_resource_for_every_manifest(inventory: Inventory) -> None:
     report = manager(inventory).reconcile("tenant")
 
     assert set(report.created) == set(stored(inventory))
@@ -126,18 +96,7 @@ def test_the_first_run_creates_an_os_resource_for_every_manifest(inventory: Watc
     assert (report.patched, report.linked, report.conflicts, report.rejected) == ((), (), (), ())
 
 
-def test_a_run_that_finds_nothing_new_writes_nothing(inventory: Watched) -> None:
-    for mode in LinkingMode:
-        manager(inventory, mode=mode).reconcile("tenant")
-        written = inventory.written
-
-        report = manager(inventory, mode=mode).reconcile("tenant")
-
-        assert inventory.written == written
-        assert report == ReconcileReport(tenant_id="tenant", revision="0.9.8", mode=mode)
-
-
-def test_tenants_get_os_resources_of_their_own_from_one_discovery(inventory: Watched) -> None:
+def test_tenants_get_os_resources_of_their_own_from_one_discovery(inventory: Inventory) -> None:
     subject = manager(inventory)
     discovery = subject.discover()
 
@@ -148,7 +107,7 @@ def test_tenants_get_os_resources_of_their_own_from_one_discovery(inventory: Wat
     assert not set(stored(inventory, "other")) & set(stored(inventory))
 
 
-def test_manual_mode_discovers_a_new_revision_and_leaves_linking_to_the_admin(inventory: Watched) -> None:
+def test_manual_mode_discovers_a_new_revision_and_leaves_linking_to_the_admin(inventory: Inventory) -> None:
     manager(inventory, revision="0.9.0").reconcile("tenant")
     (instance,) = install(inventory, 1)
 
@@ -159,7 +118,7 @@ def test_manual_mode_discovers_a_new_revision_and_leaves_linking_to_the_admin(in
     assert desired(inventory) == {instance: os_id(EDGE, OLD_EDGE)}
 
 
-def test_automatic_mode_links_every_immutable_instance_to_the_latest_of_its_profile(inventory: Watched) -> None:
+def test_automatic_mode_links_every_immutable_instance_to_the_latest_of_its_profile(inventory: Inventory) -> None:
     automatic(inventory, revision="0.9.0")
     edge = install(inventory, 5)
     real_time = install(inventory, 3, "microvisor-rt", "3.0.20251119.0133")
@@ -178,7 +137,7 @@ def test_automatic_mode_links_every_immutable_instance_to_the_latest_of_its_prof
     assert report.skipped == ((SkipReason.MUTABLE, 2),)
 
 
-def test_the_current_os_is_never_touched(inventory: Watched) -> None:
+def test_the_current_os_is_never_touched(inventory: Inventory) -> None:
     automatic(inventory, revision="0.9.0")
     (instance_id,) = install(inventory, 1)
 
@@ -188,7 +147,7 @@ def test_the_current_os_is_never_touched(inventory: Watched) -> None:
         assert read.get(Instance, "tenant", instance_id).current_os_id == os_id(EDGE, OLD_EDGE)
 
 
-def test_a_switch_from_manual_to_automatic_links_what_was_discovered_before(inventory: Watched) -> None:
+def test_a_switch_from_manual_to_automatic_links_what_was_discovered_before(inventory: Inventory) -> None:
     for revision in ("0.9.0", "0.9.8"):
         manager(inventory, revision=revision).reconcile("tenant")
     (instance,) = install(inventory, 1)
@@ -198,7 +157,7 @@ def test_a_switch_from_manual_to_automatic_links_what_was_discovered_before(inve
     assert desired(inventory) == {instance: os_id(EDGE, NEW_EDGE)}
 
 
-def test_within_a_revision_the_links_that_an_admin_makes_stand(inventory: Watched) -> None:
+def test_within_a_revision_the_links_that_an_admin_makes_stand(inventory: Inventory) -> None:
     automatic(inventory, revision="0.9.0")
     (instance,) = install(inventory, 1)
     automatic(inventory)
@@ -209,7 +168,7 @@ def test_within_a_revision_the_links_that_an_admin_makes_stand(inventory: Watche
     assert desired(inventory) == {instance: os_id(EDGE, OLD_EDGE)}
 
 
-def test_going_back_to_an_older_revision_links_nothing_down(inventory: Watched) -> None:
+def test_going_back_to_an_older_revision_links_nothing_down(inventory: Inventory) -> None:
     automatic(inventory, revision="0.9.0")
     instances = install(inventory, 3)
     automatic(inventory, revision="0.9.8")
@@ -220,7 +179,7 @@ def test_going_back_to_an_older_revision_links_nothing_down(inventory: Watched) 
     assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
 
 
-def test_a_selector_finds_the_latest_of_all_its_revisions(inventory: Watched) -> None:
+def test_a_selector_finds_the_latest_of_all_its_revisions(inventory: Inventory) -> None:
     report = automatic(inventory, revision="~0.9.0")
 
     assert {os_id(EDGE, OLD_EDGE), os_id(EDGE, NEW_EDGE)} <= set(report.created)
@@ -230,7 +189,7 @@ def test_a_selector_finds_the_latest_of_all_its_revisions(inventory: Watched) ->
     assert dict(stored(inventory)[os_id(EDGE, NEW_EDGE)].metadata)[LINKED_REVISION] == "0.9.8"
 
 
-def test_an_os_resource_is_patched_and_what_the_admin_decided_is_kept(inventory: Watched, profiles: Path) -> None:
+def test_an_os_resource_is_patched_and_what_the_admin_decided_is_kept(inventory: Inventory, profiles: Path) -> None:
     manager(inventory, profiles).reconcile("tenant")
     ubuntu = os_id("ubuntu-22.04-lts-generic", "22.04.5")
     change(inventory, OSResource, ubuntu, update_packages=("curl",), kernel_command_line="quiet", existing_cves="[]")
@@ -246,7 +205,7 @@ def test_an_os_resource_is_patched_and_what_the_admin_decided_is_kept(inventory:
     assert resource.existing_cves == "[]"
 
 
-def test_a_changed_image_under_an_old_version_is_reported_and_not_applied(inventory: Watched, profiles: Path) -> None:
+def test_a_changed_image_under_an_old_version_is_reported_and_not_applied(inventory: Inventory, profiles: Path) -> None:
     automatic(inventory, profiles, "0.9.8")
     before = stored(inventory)
     shutil.copytree(profiles / "0.9.8", profiles / "0.9.9")
@@ -260,7 +219,7 @@ def test_a_changed_image_under_an_old_version_is_reported_and_not_applied(invent
     assert report.patched == ()
 
 
-def test_bad_manifests_are_reported_with_their_errors_and_the_rest_is_used(inventory: Watched, profiles: Path) -> None:
+def test_bad_manifests_are_reported_with_their_errors_and_the_rest_used(inventory: Inventory, profiles: Path) -> None:
     folder = profiles / "0.9.8"
     (folder / "broken.yaml").write_text("spec: [")
     (folder / "huge.yaml").write_text("x" * 10_000_000)
@@ -278,14 +237,14 @@ def test_bad_manifests_are_reported_with_their_errors_and_the_rest_is_used(inven
     assert len(report.created) == 9
 
 
-def test_only_enabled_profiles_are_used_and_one_that_is_missing_is_reported(inventory: Watched) -> None:
+def test_only_enabled_profiles_are_used_and_one_that_is_missing_is_reported(inventory: Inventory) -> None:
     report = manager(inventory, enabled_profiles=[EDGE, "microvisor-rt", "microvisor-gone"]).reconcile("tenant")
 
     assert {resource.profile_name for resource in stored(inventory).values()} == {EDGE, "microvisor-rt"}
     assert [(item.name, type(item.error)) for item in report.rejected] == [("microvisor-gone", NotFound)]
 
 
-def test_an_enabled_profile_that_is_bad_is_reported_once(inventory: Watched, profiles: Path) -> None:
+def test_an_enabled_profile_that_is_bad_is_reported_once(inventory: Inventory, profiles: Path) -> None:
     (profiles / "0.9.8" / f"{EDGE}.yaml").write_text("spec: [")
 
     report = manager(inventory, profiles, enabled_profiles=[EDGE]).reconcile("tenant")
@@ -293,223 +252,17 @@ def test_an_enabled_profile_that_is_bad_is_reported_once(inventory: Watched, pro
     assert [type(item.error) for item in report.rejected] == [InvalidProfile]
 
 
-def test_without_enabled_profiles_nothing_is_done(inventory: Watched) -> None:
+def test_without_enabled_profiles_nothing_is_done(inventory: Inventory) -> None:
     report = manager(inventory, enabled_profiles=[]).reconcile("tenant")
 
     assert (report.created, report.rejected) == ((), ())
 
 
-def test_what_makes_no_sense_is_refused_before_anything_is_done(inventory: Watched) -> None:
+def test_what_makes_no_sense_is_refused_before_anything_is_done(inventory: Inventory) -> None:
     with pytest.raises(InvalidValue, match="osProfileRevision"):
         manager(inventory, revision="../elsewhere")
     with pytest.raises(InvalidValue, match="batch_size"):
         manager(inventory, batch_size=0)
     with pytest.raises(NotFound):
         manager(inventory, revision="7.7.7").reconcile("tenant")
-    assert inventory.written == 0
-
-
-def test_what_another_manager_creates_in_the_meantime_is_used(inventory: Watched) -> None:
-    other = manager(inventory.inventory)
-    inventory.interferences[1] = lambda: assert_created(other.reconcile("tenant"))
-
-    report = manager(inventory).reconcile("tenant")
-
-    assert (report.created, report.patched, report.rejected) == ((), (), ())
-    assert len(stored(inventory)) == 9
-
-
-def assert_created(report: ReconcileReport) -> None:
-    assert report.created
-
-
-def test_what_an_admin_patches_in_the_meantime_is_kept(inventory: Watched, profiles: Path) -> None:
-    manager(inventory, profiles).reconcile("tenant")
-    ubuntu = os_id("ubuntu-lenovo", "22.04.3")
-    manifest = profiles / "0.9.8" / "ubuntu-lenovo.yaml"
-    manifest.write_text(manifest.read_text().replace("description: ", "description: New "))
-    inventory.interferences[inventory.written + 1] = lambda: change(
-        inventory.inventory, OSResource, ubuntu, update_packages=("curl",)
-    )
-
-    report = manager(inventory, profiles).reconcile("tenant")
-
-    assert report.patched == (ubuntu,)
-    assert stored(inventory)[ubuntu].update_packages == ("curl",)
-    assert stored(inventory)[ubuntu].description.startswith("New ")
-
-
-def test_a_change_that_never_succeeds_is_reported_and_the_rest_is_done(inventory: Watched, profiles: Path) -> None:
-    with inventory.inventory.writing() as write:
-        # Another OS Resource has taken the id that the manifest's resource would have.
-        write.add(
-            OSResource(
-                resource_id=os_id(EDGE, NEW_EDGE),
-                tenant_id="tenant",
-                name="squatter",
-                os_type=OSType.MUTABLE,
-                profile_name="squatter",
-                image_id="1.0",
-                sha256="0" * 64,
-            )
-        )
-
-    report = automatic(inventory)
-
-    assert [(item.revision, item.name) for item in report.rejected] == [("0.9.8", EDGE)]
-    assert len(report.created) == 8
-    assert stored(inventory)[os_id(EDGE, NEW_EDGE)].metadata == ()
-
-
-def test_content_that_no_database_holds_is_reported_and_the_rest_is_done(inventory: Watched) -> None:
-    def refuse() -> None:
-        raise InvalidResource("OSResource.name", "x", "something else")
-
-    # The first change of every one of the five tries.
-    inventory.interferences = dict.fromkeys((1, 10, 11, 12, 13), refuse)
-
-    report = manager(inventory).reconcile("tenant")
-
-    assert [type(item.error) for item in report.rejected] == [InvalidResource]
-    assert len(report.created) == 8
-
-
-def before_linking(inventory: Watched, interference: Callable[[], None], transaction: int = 1) -> list[str]:
-    """Set up three instances and a revision to link, of which `interference` disturbs a writing transaction."""
-    manager(inventory, revision="0.9.0").reconcile("tenant")
-    manager(inventory, revision="0.9.8").reconcile("tenant")
-    instances = install(inventory, 3)
-    inventory.interferences[inventory.written + transaction] = interference
-    return instances
-
-
-def test_an_instance_that_changes_while_linking_keeps_its_change_and_is_linked(inventory: Watched) -> None:
-    touch = lambda: change(inventory.inventory, Instance, f"inst-{EDGE}-000", os_update_available="news")  # noqa: E731
-    instances = before_linking(inventory, touch)
-
-    report = automatic(inventory)
-
-    assert report.linked_instances == 3
-    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
-    with inventory.reading() as read:
-        assert read.get(Instance, "tenant", instances[0]).os_update_available == "news"
-
-
-def test_an_instance_that_another_manager_links_meanwhile_is_linked_once(inventory: Watched) -> None:
-    before_linking(inventory, lambda: assert_linked(automatic(inventory.inventory)))
-
-    report = automatic(inventory)
-
-    # The first batch was overtaken; what the second one saw is left to the Inventory.
-    assert report.linked_instances <= 1
-    assert set(desired(inventory).values()) == {os_id(EDGE, NEW_EDGE)}
-
-
-def assert_linked(report: ReconcileReport) -> None:
-    assert report.linked_instances == 3
-
-
-def test_an_inventory_may_be_linked_one_instance_at_a_time(inventory: Watched) -> None:
-    instances = before_linking(inventory, lambda: None)
-
-    manager(inventory, mode=LinkingMode.AUTOMATIC, batch_size=1).reconcile("tenant")
-
-    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
-
-
-def test_an_instance_that_is_deleted_while_linking_is_left_out(inventory: Watched) -> None:
-    def delete() -> None:
-        with inventory.inventory.writing() as write:
-            write.delete(write.get(Instance, "tenant", f"inst-{EDGE}-001"))
-
-    before_linking(inventory, delete)
-
-    assert automatic(inventory).linked_instances == 2
-
-
-def test_an_os_resource_that_is_deleted_while_linking_stops_the_run_for_the_next_one(inventory: Watched) -> None:
-    def delete() -> None:
-        with inventory.inventory.writing() as write:
-            write.delete(write.get(OSResource, "tenant", os_id(EDGE, NEW_EDGE)))
-
-    instances = before_linking(inventory, delete)
-
-    with pytest.raises(Conflict, match="was deleted"):
-        automatic(inventory)
-    automatic(inventory)
-
-    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
-
-
-def test_a_batch_is_repeated_after_a_conflict_but_not_for_ever(inventory: Watched) -> None:
-    def overtake() -> None:
-        raise Conflict("somebody else")
-
-    instances = before_linking(inventory, overtake)
-    first = inventory.written + 1
-    inventory.interferences = dict.fromkeys(range(first, first + 5), overtake)
-    assert automatic(inventory).linked_instances == 3
-    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
-
-    inventory.interferences = {}
-    for instance in instances:
-        change(inventory, Instance, instance, desired_os_id=os_id(EDGE, OLD_EDGE))
-    marked = stored(inventory)[os_id(EDGE, NEW_EDGE)]
-    unmarked = tuple(pair for pair in marked.metadata if pair[0] != LINKED_REVISION)
-    change(inventory, OSResource, marked.resource_id, metadata=unmarked)
-    inventory.interferences = dict.fromkeys(range(inventory.written + 1, inventory.written + 100), overtake)
-    with pytest.raises(Conflict, match="somebody else"):
-        automatic(inventory)
-
-
-def test_an_interrupted_run_is_completed_by_the_next_one(inventory: Watched) -> None:
-    def crash() -> None:
-        raise KeyboardInterrupt
-
-    instances = before_linking(inventory, crash, transaction=2)
-    with pytest.raises(KeyboardInterrupt):
-        automatic(inventory)
-    assert list(desired(inventory).values()).count(os_id(EDGE, NEW_EDGE)) == 2
-
-    assert automatic(inventory).linked_instances == 1
-    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
-
-
-def test_a_mark_that_cannot_be_written_costs_a_second_look_only(inventory: Watched) -> None:
-    def overtake() -> None:
-        raise Conflict("somebody else")
-
-    instances = before_linking(inventory, overtake, transaction=3)
-    inventory.interferences = dict.fromkeys(range(inventory.written + 3, inventory.written + 7), overtake)
-
-    assert automatic(inventory).linked_instances == 3
-    assert automatic(inventory).skipped == ((SkipReason.UP_TO_DATE, 3),)
-    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
-
-
-def test_a_mark_that_another_manager_wrote_meanwhile_does_no_harm(inventory: Watched) -> None:
-    before_linking(inventory, lambda: assert_marked(automatic(inventory.inventory)), transaction=3)
-
-    assert automatic(inventory).linked_instances == 3
-
-
-def assert_marked(report: ReconcileReport) -> None:
-    assert report.linked_instances == 0
-
-
-def test_managers_that_run_at_once_bring_about_what_one_alone_does(inventory: Watched) -> None:
-    manager(inventory, revision="0.9.0").reconcile("tenant")
-    instances = install(inventory, 40)
-    reports: list[ReconcileReport] = []
-    threads = [threading.Thread(target=lambda: reports.append(automatic(inventory.inventory))) for _ in range(4)]
-
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert len(reports) == 4
-    created = [resource_id for report in reports for resource_id in report.created]
-    assert len(created) == len(set(created))
-    assert sum(report.linked_instances for report in reports) == 40
-    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
+    assert stored(inventory) == {}
