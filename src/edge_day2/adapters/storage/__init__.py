@@ -27,7 +27,7 @@ def open_inventory(url: str, *, lock_timeout_seconds: float = 10.0) -> Inventory
 
     Raises:
         InvalidValue: the URL names no kind of storage that exists here, or SQLite without a file.
-        MissingExtra: SQLAlchemy or psycopg isn't installed.
+        MissingExtra: SQLAlchemy, Alembic or psycopg isn't installed.
         NewerFormat: a newer version of edge_day2 made the database's schema.
         StorageError: the database can't be opened, or the file is none.
     """
@@ -42,8 +42,7 @@ def open_inventory(url: str, *, lock_timeout_seconds: float = 10.0) -> Inventory
     try:
         from edge_day2.adapters.storage.sql import SqlInventory
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in ("sqlalchemy", "alembic"):
+        if (error.name or "").partition(".")[0] != "sqlalchemy":
             raise
-        raise MissingExtra(missing, "sql") from error
+        raise MissingExtra("sqlalchemy", "sql") from error
     return SqlInventory(url, lock_timeout_seconds=lock_timeout_seconds)

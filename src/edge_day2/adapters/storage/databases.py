@@ -8,13 +8,14 @@ transaction.
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from edge_day2.adapters.storage.failures import translated
@@ -73,23 +74,17 @@ def _open_sqlite(url: URL, lock_timeout_seconds: float) -> Engine:
 def _use_write_ahead_log(engine: Engine, lock_timeout_seconds: float) -> None:
     """Switch the file to WAL, which lasts. SQLite doesn't wait for other processes here, so this does."""
     deadline = time.monotonic() + lock_timeout_seconds
-    with translated():
-        connection = engine.raw_connection()
-        try:
-            cursor = connection.cursor()
-            while True:
-                try:
-                    cursor.execute("PRAGMA journal_mode = WAL")
-                    break
-                except engine.dialect.loaded_dbapi.OperationalError as error:
-                    if "locked" not in str(error) or time.monotonic() > deadline:
-                        raise OperationalError("PRAGMA journal_mode", None, error) from error
-                    time.sleep(_POLL_SECONDS)
-                except engine.dialect.loaded_dbapi.DatabaseError as error:
-                    raise OperationalError("PRAGMA journal_mode", None, error) from error
-            (mode,) = cursor.fetchall()[0]
-        finally:
-            connection.close()
+    with translated(), closing(engine.raw_connection()) as connection:
+        cursor = connection.cursor()
+        while True:
+            try:
+                cursor.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL_SECONDS)
+        (mode,) = cursor.fetchall()[0]
     if mode != "wal":
         raise StorageError(f"SQLite can't keep a write-ahead log for this file (journal mode {mode!r})")
 
@@ -102,7 +97,7 @@ def _open_postgresql(url: URL, lock_timeout_seconds: float) -> Engine:
             max_overflow=-1,
             hide_parameters=True,
         )
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise MissingExtra("psycopg", "postgresql") from error
 
     @event.listens_for(engine, "connect")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -14,12 +15,11 @@ from edge_day2.errors import Conflict, EdgeDay2Error, StorageError
 _IN_THE_WAY: Final = frozenset({"40001", "40P01"})
 
 
-def translate(error: SQLAlchemyError) -> EdgeDay2Error:
+def translate(error: SQLAlchemyError | sqlite3.Error) -> EdgeDay2Error:
     """Return what to raise instead of `error`. Statements and their values stay out of the message."""
-    if not isinstance(error, DBAPIError):
-        return StorageError(f"the database can't be used: {error}")
-    reason = " ".join(str(error.orig).split())
-    if getattr(error.orig, "sqlstate", None) in _IN_THE_WAY:
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    reason = " ".join(str(cause).split())
+    if getattr(cause, "sqlstate", None) in _IN_THE_WAY:
         return Conflict(f"somebody else's transaction was in the way; repeat this one: {reason}")
     if isinstance(error, IntegrityError):
         return Conflict(f"somebody else's transaction broke a rule together with this one; repeat it: {reason}")
@@ -36,5 +36,5 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         raise translate(error) from error

@@ -168,6 +168,7 @@ Index(
     "instance_last_seen",
     INSTANCE.c.tenant_id,
     INSTANCE.c.last_seen,
+    INSTANCE.c.resource_id,
     sqlite_where=_UNHEARD,
     postgresql_where=_UNHEARD,
 )

@@ -185,15 +185,30 @@ def _reading() -> FailedPrecondition:
 class _WritingUnitOfWork(SqlUnitOfWork):
     """One transaction that may write."""
 
-    def _savepoint(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def _savepoint(self) -> Iterator[None]:
+        """Undo everything since the beginning when an exception passes."""
+        savepoint = self._connection.begin_nested()
+        try:
+            yield
+        except BaseException:
+            try:
+                savepoint.rollback()
+            except SQLAlchemyError as error:
+                # SQLite has rolled back the whole transaction, for want of space for example. The first error says why.
+                self._fail(translate(error))
+            raise
+        savepoint.commit()
+
+    def _attempt(self) -> AbstractContextManager[None]:
         # SQLite undoes a failed statement and goes on; PostgreSQL refuses everything that follows.
-        return nullcontext() if self._connection.dialect.name == "sqlite" else self._connection.begin_nested()
+        return nullcontext() if self._connection.dialect.name == "sqlite" else self._savepoint()
 
     def _change(self, statement: Executable, parameters: Mapping[str, Plain], *, constrained: bool) -> int | None:
         """Execute and return the number of rows that changed, None where a constraint forbids it."""
         self._check_usable()
         try:
-            with self._savepoint() if constrained else nullcontext():
+            with self._attempt() if constrained else nullcontext():
                 return self._connection.execute(statement, parameters).rowcount
         except IntegrityError:
             if constrained:
@@ -212,7 +227,7 @@ class _WritingUnitOfWork(SqlUnitOfWork):
     def add_all(self, resources: Iterable[Resource]) -> None:
         self._check_usable()
         try:
-            with self._connection.begin_nested():
+            with self._savepoint():
                 waiting: list[Resource] = []
                 for resource in resources:
                     check_storable(resource)
@@ -227,7 +242,7 @@ class _WritingUnitOfWork(SqlUnitOfWork):
     def _add_bulk(self, resources: Sequence[Resource]) -> None:
         """Add resources kind by kind, so that what they refer to comes first."""
         try:
-            with self._connection.begin_nested():
+            with self._savepoint():
                 for kind in KINDS:
                     shape = shape_of(kind)
                     rows = [

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Column, Connection, Engine, MetaData, Table, Text, inspect, select
 
 from edge_day2.adapters.storage.databases import migrating
-from edge_day2.errors import NewerFormat
+from edge_day2.errors import MissingExtra, NewerFormat
 
 # A name of its own, so that another application's Alembic may live in the same database.
 VERSION_TABLE: Final = "edge_day2_schema"
@@ -23,7 +23,7 @@ _VERSIONS: Final = Table(VERSION_TABLE, MetaData(), Column("version_num", Text()
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 CURRENT_REVISION: Final = "v0001"
-_KNOWN_REVISIONS: Final = frozenset({None, CURRENT_REVISION})
+KNOWN_REVISIONS: Final = frozenset({None, CURRENT_REVISION})
 
 
 def migrate(engine: Engine) -> None:
@@ -31,6 +31,7 @@ def migrate(engine: Engine) -> None:
 
     Raises:
         NewerFormat: a newer version of edge_day2 made the schema.
+        MissingExtra: there is something to migrate, and Alembic isn't installed.
         sqlalchemy.exc.SQLAlchemyError: the database failed; the schema is what it was before.
     """
     with engine.connect() as connection:
@@ -47,7 +48,7 @@ def _revision(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     revision = connection.execute(select(_VERSIONS.c.version_num)).scalar_one_or_none()
-    if revision not in _KNOWN_REVISIONS:
+    if revision not in KNOWN_REVISIONS:
         raise NewerFormat(
             f"the database has schema {revision!r}, this version of edge_day2 knows up to {CURRENT_REVISION!r}; "
             "install the version that made it, or a newer one"
@@ -57,8 +58,11 @@ def _revision(connection: Connection) -> str | None:
 
 def _upgrade(connection: Connection) -> None:
     # Imported when needed: an up-to-date database doesn't pay for it.
-    from alembic import command
-    from alembic.config import Config
+    try:
+        from alembic import command
+        from alembic.config import Config
+    except ModuleNotFoundError as error:
+        raise MissingExtra("alembic", "sql") from error
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))

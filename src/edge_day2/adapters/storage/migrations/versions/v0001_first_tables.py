@@ -56,7 +56,8 @@ def upgrade() -> None:
     op.create_index("instance_current_os", "instance", ["tenant_id", "current_os_id"])
     op.create_index("instance_desired_os", "instance", ["tenant_id", "desired_os_id"])
     op.create_index("instance_policy", "instance", ["tenant_id", "os_update_policy_id"])
-    _partial_index("instance_last_seen", "instance", ["tenant_id", "last_seen"], "last_seen IS NOT NULL")
+    last_seen = ["tenant_id", "last_seen", "resource_id"]
+    _partial_index("instance_last_seen", "instance", last_seen, "last_seen IS NOT NULL")
 
     _table(
         "schedule",

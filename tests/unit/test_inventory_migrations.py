@@ -1,0 +1,92 @@
+"""The schema: what the migrations make is what the code expects, and nobody's data is guessed at."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+
+from edge_day2.adapters.storage import migrations, open_inventory
+from edge_day2.adapters.storage.schema import METADATA
+from edge_day2.errors import NewerFormat, StorageError
+from edge_day2.testing.inventory_contents import plain_fleet, store
+from edge_day2.testing.inventory_transaction_contract import in_threads
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inventory.db"
+
+
+def run_sql(path: Path, statement: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+def test_the_migrations_make_the_tables_that_the_code_uses(tmp_path: Path, path: Path) -> None:
+    open_inventory(f"sqlite:///{path}").close()
+    engine = create_engine(f"sqlite:///{tmp_path}/declared.db")
+    METADATA.create_all(engine)
+    engine.dispose()
+    schema = f"SELECT name, sql FROM sqlite_master WHERE tbl_name <> '{migrations.VERSION_TABLE}' ORDER BY name"
+    migrated, declared = (
+        {name: " ".join(str(sql).replace('"', "").split()) for name, sql in run_sql(file, schema)}
+        for file in (path, tmp_path / "declared.db")
+    )
+    assert migrated == declared
+
+
+def test_the_current_revision_is_the_last_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    scripts = ScriptDirectory.from_config(config)
+    assert scripts.get_current_head() == migrations.CURRENT_REVISION
+    known = {script.revision for script in scripts.walk_revisions()}
+    assert known | {None} == migrations.KNOWN_REVISIONS
+
+
+def test_opening_again_changes_nothing(path: Path) -> None:
+    fleet = plain_fleet()
+    with open_inventory(f"sqlite:///{path}") as inventory:
+        store(inventory, *fleet.resources)
+    schema = run_sql(path, "SELECT * FROM sqlite_master")
+    with open_inventory(f"sqlite:///{path}") as inventory, inventory.reading() as unit:
+        assert list(unit.all(type(fleet.host), fleet.host.tenant_id)) == [fleet.host]
+    assert run_sql(path, "SELECT * FROM sqlite_master") == schema
+
+
+def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
+    open_inventory(f"sqlite:///{path}").close()
+    run_sql(path, f"UPDATE {migrations.VERSION_TABLE} SET version_num = 'v9999'")
+    with pytest.raises(NewerFormat, match=r"v9999.*v0001"):
+        open_inventory(f"sqlite:///{path}")
+    assert run_sql(path, f"SELECT * FROM {migrations.VERSION_TABLE}") == [("v9999",)]
+
+
+def test_a_migration_that_fails_leaves_no_trace(path: Path) -> None:
+    run_sql(path, "CREATE TABLE schedule (of_another_application)")
+    with pytest.raises(StorageError, match="schedule"):
+        open_inventory(f"sqlite:///{path}")
+    assert run_sql(path, "SELECT name FROM sqlite_master") == [("schedule",)]
+    run_sql(path, "DROP TABLE schedule")
+    open_inventory(f"sqlite:///{path}").close()
+
+
+def test_threads_may_open_new_files_at_once(tmp_path: Path) -> None:
+    urls = [f"sqlite:///{tmp_path}/inventory-{number % 2}.db" for number in range(8)]
+    in_threads(*(lambda url=url: open_inventory(url).close() for url in urls))
+
+
+def test_a_folder_with_a_percent_sign_is_no_problem(tmp_path: Path) -> None:
+    folder = tmp_path / "50%"
+    folder.mkdir()
+    open_inventory(f"sqlite:///{folder}/inventory.db").close()
+    assert (folder / "inventory.db").exists()

@@ -1,0 +1,243 @@
+"""SQLite when things go wrong, and what a read costs."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import evolve
+from sqlalchemy import Engine, event
+
+from edge_day2.adapters.storage import open_inventory
+from edge_day2.adapters.storage.schema import METADATA
+from edge_day2.domain.resources import Host, Instance, Region
+from edge_day2.errors import StorageError
+from edge_day2.ports.inventory import Inventory, UnitOfWork
+from edge_day2.testing.inventory_contents import GUID, START, TENANT, load, plain_fleet, store
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "inventory.db"
+
+
+@pytest.fixture
+def inventory(path: Path) -> Iterator[Inventory]:
+    with open_inventory(f"sqlite:///{path}", lock_timeout_seconds=0.2) as inventory:
+        yield inventory
+
+
+@contextmanager
+def on_connect(statement: str) -> Iterator[None]:
+    """Execute `statement` on every connection that is opened meanwhile."""
+
+    def execute(connection: Any, _: object) -> None:
+        connection.execute(statement)
+
+    event.listen(Engine, "connect", execute)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", execute)
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
+    """Collect the statements that are executed meanwhile, with their parameters."""
+    seen: list[tuple[str, tuple[Any, ...]]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: tuple[Any, ...], *_: object) -> None:
+        seen.append((statement, parameters))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+def test_a_full_disk_is_a_storage_error_and_old_data_stands(path: Path) -> None:
+    region = Region(resource_id="region-1", tenant_id=TENANT, name="small")
+    with open_inventory(f"sqlite:///{path}") as inventory:
+        store(inventory, region)
+    pages = path.stat().st_size // 4096
+    with on_connect(f"PRAGMA max_page_count = {pages}"), open_inventory(f"sqlite:///{path}") as inventory:
+        with pytest.raises(StorageError, match="full"), inventory.writing() as unit:
+            unit.replace(region, evolve(region, name="large" * 10_000))
+        with pytest.raises(StorageError, match="full"):
+            store(inventory, *(evolve(region, resource_id=f"many-{n}", name="large" * 100) for n in range(100)))
+        assert load(inventory, region) == region
+    with open_inventory(f"sqlite:///{path}") as inventory, inventory.reading() as unit:
+        assert list(unit.all(Region, TENANT)) == [region]
+
+
+def test_a_full_disk_that_was_overlooked_commits_nothing(path: Path) -> None:
+    region = Region(resource_id="region-1", tenant_id=TENANT, name="small")
+    with open_inventory(f"sqlite:///{path}") as inventory:
+        store(inventory, region)
+
+    def overlook() -> None:
+        with inventory.writing() as unit:
+            unit.replace(region, evolve(region, name="renamed"))
+            with pytest.raises(StorageError):
+                unit.add(evolve(region, resource_id="region-2", name="large" * 100_000))
+            with pytest.raises(StorageError, match="failed already"):
+                unit.add(evolve(region, resource_id="region-3"))
+
+    pages = path.stat().st_size // 4096
+    with on_connect(f"PRAGMA max_page_count = {pages}"), open_inventory(f"sqlite:///{path}") as inventory:
+        with pytest.raises(StorageError, match="full"):
+            overlook()
+        assert load(inventory, region) == region
+
+
+def test_a_migration_on_a_full_disk_can_be_repeated(path: Path) -> None:
+    with on_connect("PRAGMA max_page_count = 20"), pytest.raises(StorageError, match="full"):
+        open_inventory(f"sqlite:///{path}")
+    with open_inventory(f"sqlite:///{path}") as inventory:
+        store(inventory, *plain_fleet().resources)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("These are my notes, not a database. " * 100)
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="not a database"):
+        open_inventory(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
+def test_a_writer_that_waits_too_long_for_another_process_gives_up(path: Path, inventory: Inventory) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="locked"), inventory.writing():
+        pass
+    with inventory.reading() as unit:
+        assert unit.tenants() == ()
+    other.close()
+    store(inventory, Region(resource_id="region-1", tenant_id=TENANT, name="after"))
+
+
+def test_a_writer_inside_a_writer_gives_up_instead_of_waiting_for_ever(inventory: Inventory) -> None:
+    with inventory.writing(), pytest.raises(StorageError, match="writing for"), inventory.writing():
+        pass
+
+
+_READ_ONLY = """
+import os, sys
+from edge_day2.adapters.storage import open_inventory
+from edge_day2.errors import StorageError
+from edge_day2.testing.inventory_contents import plain_fleet, store
+path = sys.argv[1]
+with open_inventory("sqlite:///" + path) as inventory, inventory.reading() as unit:
+    unit.tenants()
+if os.getuid() == 0:
+    os.setuid(65534)  # nothing is read-only for root, who has imported everything by now
+try:
+    with open_inventory("sqlite:///" + path) as inventory:
+        store(inventory, *plain_fleet("tenant-b").resources)
+except StorageError as error:
+    print(error)
+"""
+
+
+def test_a_read_only_file_is_a_storage_error(tmp_path: Path, path: Path) -> None:
+    with open_inventory(f"sqlite:///{path}") as inventory:
+        store(inventory, *plain_fleet().resources)
+    path.chmod(0o444)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o755)
+    before = path.read_bytes()
+    source = str(Path(__file__).parents[2] / "src")
+    child = subprocess.run(
+        [sys.executable, "-c", _READ_ONLY, str(path)],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": source},
+    )
+    assert "the database failed" in child.stdout
+    assert path.read_bytes() == before
+
+
+def test_a_row_that_nobody_wrote_is_named(path: Path, inventory: Inventory) -> None:
+    fleet = plain_fleet()
+    store(inventory, *fleet.resources)
+    other = sqlite3.connect(path)
+    other.execute("UPDATE host SET trust = 'PERHAPS'")
+    other.commit()
+    other.close()
+    with pytest.raises(StorageError, match=r"host.*host-1.*PERHAPS"):
+        load(inventory, fleet.host)
+
+
+def test_the_database_itself_keeps_the_rules(path: Path, inventory: Inventory) -> None:
+    store(inventory, *plain_fleet().resources)
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA foreign_keys = ON")
+    for statement in (
+        "UPDATE instance SET os_type = 'MUTABLE'",
+        "UPDATE instance SET current_os_id = 'nowhere'",
+        "UPDATE schedule SET start_time = NULL, duration_seconds = NULL",
+        "DELETE FROM region",
+    ):
+        with pytest.raises(sqlite3.IntegrityError):
+            other.execute(statement)
+    other.close()
+
+
+def test_commits_reach_the_disk(inventory: Inventory) -> None:
+    seen: dict[str, object] = {}
+
+    def look(connection: Any) -> None:
+        for name in ("journal_mode", "synchronous", "foreign_keys"):
+            seen[name] = connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+    event.listen(Engine, "commit", look)
+    try:
+        store(inventory, Region(resource_id="region-1", tenant_id=TENANT, name="durable"))
+    finally:
+        event.remove(Engine, "commit", look)
+    assert seen == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_a_report_context_is_one_select(inventory: Inventory) -> None:
+    store(inventory, *plain_fleet().resources)
+    with statements() as seen, inventory.reading() as unit:
+        unit.report_context(TENANT, GUID)
+    assert [statement.split()[0] for statement, _ in seen] == ["BEGIN", "WITH"]
+
+
+LOOK_UPS: dict[str, Callable[[UnitOfWork], object]] = {
+    "get": lambda unit: unit.get(Host, TENANT, "host-1"),
+    "host by GUID": lambda unit: unit.host_by_guid(TENANT, GUID),
+    "instance of host": lambda unit: unit.instance_of_host(TENANT, "host-1"),
+    "page": lambda unit: list(unit.all(Instance, TENANT)),
+    "report context": lambda unit: unit.report_context(TENANT, GUID),
+    "runs": lambda unit: unit.runs_of_instance(TENANT, "instance-1"),
+    "unheard": lambda unit: list(unit.unheard_since(TENANT, START)),
+    "tenants": lambda unit: unit.tenants(),
+}
+
+
+@pytest.mark.parametrize("name", LOOK_UPS)
+def test_a_look_up_reads_no_table_from_end_to_end(path: Path, inventory: Inventory, name: str) -> None:
+    store(inventory, *plain_fleet().resources)
+    with statements() as seen, inventory.reading() as unit:
+        LOOK_UPS[name](unit)
+    other = sqlite3.connect(path)
+    (_, begun), (statement, parameters) = seen[:2]
+    plan = [row[3] for row in other.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    other.close()
+    assert begun == ()
+    tables = "|".join(METADATA.tables)
+    assert [step for step in plan if re.match(rf"SCAN ({tables})\b", step)] == []
+    assert any(step.startswith("SEARCH") for step in plan)
+    assert not any("TEMP B-TREE" in step for step in plan if name != "runs")
