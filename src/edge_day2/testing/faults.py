@@ -46,6 +46,12 @@ class Calls:
     planned: PlannedFault | None = None
     possible: list[tuple[str, Sequence[Fault]]] = field(factory=list)
 
+    def choose(self, name: str, kinds: Sequence[Fault]) -> Fault | None:
+        """Return how this call, the next one, goes wrong; None where it goes well."""
+        self.possible.append((name, kinds))
+        planned = self.planned
+        return planned.fault if planned is not None and planned.call == len(self.possible) else None
+
     def go(
         self,
         name: str,
@@ -55,9 +61,7 @@ class Calls:
         partial: Callable[[], None] | None = None,
     ) -> None:
         """Make the call `name`: run `effect`, or go wrong. `partial` is what a cut in the middle leaves."""
-        self.possible.append((name, kinds))
-        planned = self.planned
-        fault = planned.fault if planned is not None and planned.call == len(self.possible) else None
+        fault = self.choose(name, kinds)
         if fault is Fault.CUT_BEFORE:
             raise PowerCut(name)
         if fault is Fault.FAILS:

@@ -6,6 +6,7 @@ the power is cut, and when it boots. What must never be done to a node raises `V
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Self
 
@@ -39,6 +40,10 @@ _WRITE = _fails(FailureReason.UT_WRITE)
 _BOOT = _fails(FailureReason.BOOTLOADER_FAIL)
 _HEALTH = _fails(FailureReason.CRITICAL_SERVICES)
 _APT = _fails(FailureReason.UPDATE_TOOL)
+
+
+def _always_well(image: Image) -> bool:
+    return True
 
 
 @define(kw_only=True)
@@ -97,6 +102,7 @@ class ModelABNode(ModelNode):
     verified: frozenset[BootEntry] = frozenset()
     prefetched: Image | None = None
     evidence: TrialEvidence = TrialEvidence.UNKNOWN
+    is_well: Callable[[Image], bool] = field(default=_always_well, eq=False)
 
     @classmethod
     def with_image(cls, image: Image) -> ModelABNode:
@@ -189,6 +195,9 @@ class ModelABNode(ModelNode):
     def check(self) -> None:
         """See `HealthPort`."""
         super().check()
+        image = self.contents[self.active.slot]
+        if not self.is_well(image):
+            raise NodeFailure(FailureReason.CRITICAL_SERVICES, f"{image.image_id}: a critical service doesn't start")
         self.verified |= {self.active}
 
     def running_image(self) -> Image:
