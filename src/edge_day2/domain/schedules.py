@@ -37,7 +37,11 @@ _AWARE: Final = "a datetime with a time zone, in the years 1 to 9999"
 
 
 class ScheduleKind(enum.Enum):
-    """What a schedule is for; numbers as in the original's ScheduleStatus."""
+    """What a schedule is for; numbers as in the original's ScheduleStatus.
+
+    BLACKOUT isn't in the original: a freeze period, in which nothing is opened whatever else is scheduled. It never
+    goes on the wire.
+    """
 
     UNSPECIFIED = 0
     MAINTENANCE = 1
@@ -45,6 +49,7 @@ class ScheduleKind(enum.Enum):
     OS_UPDATE = 3
     FIRMWARE_UPDATE = 4
     CLUSTER_UPDATE = 5
+    BLACKOUT = 100
 
 
 class _Range(NamedTuple):
