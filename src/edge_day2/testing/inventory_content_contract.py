@@ -229,6 +229,10 @@ class InventoryContentContract:
         for double in doubles:
             with inventory.writing() as unit, pytest.raises(AlreadyExists):
                 unit.add(double)
+        with inventory.writing() as unit:
+            with pytest.raises(AlreadyExists):
+                unit.replace(fleet.past_run, evolve(fleet.past_run, end_time=None))
+            unit.replace(fleet.past_run, evolve(fleet.past_run, name="still ended"))
         second = Host(resource_id="host-2", tenant_id=TENANT, name="second", guid=OTHER_GUID)
         store(inventory, second)
         with inventory.writing() as unit:

@@ -7,14 +7,15 @@ that a person can read the table; instants are microseconds since 1970; lists ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 from attrs import frozen
-from sqlalchemy import Table
+from sqlalchemy import Column, Table
+from sqlalchemy.sql import visitors
 from sqlalchemy.sql.schema import ColumnCollectionMixin
 
 from edge_day2.adapters.storage import schema
@@ -97,13 +98,8 @@ class Shape(Generic[R]):
         self.kind = kind
         self.table = table
         self.names: tuple[str, ...] = tuple(column.name for column in table.columns)
-        # The columns that a reference, a unique index or a check looks at.
-        self.constrained: frozenset[str] = frozenset(
-            column.name
-            for rule in (*table.constraints, *(index for index in table.indexes if index.unique))
-            if isinstance(rule, ColumnCollectionMixin)
-            for column in rule.columns
-        )
+        # The columns that a reference, a check or a unique index looks at, the latter's WHERE included.
+        self.constrained: frozenset[str] = frozenset(_constrained(table))
         self._make = make
         self._codecs = [(name, codecs.get(name, _PLAIN)) for name in self.names]
         self._writers = [(attrgetter(nested.get(name, name)), codec.encode) for name, codec in self._codecs]
@@ -124,6 +120,17 @@ class Shape(Generic[R]):
         except (EdgeDay2Error, ValueError, KeyError, TypeError, OverflowError) as error:
             key = ", ".join(repr(value) for value in row[:2])
             raise StorageError(f"table {self.table.name}: row {key} can't be read: {error}") from error
+
+
+def _constrained(table: Table) -> Iterator[str]:
+    unique = [index for index in table.indexes if index.unique]
+    for rule in (*table.constraints, *unique):
+        if isinstance(rule, ColumnCollectionMixin):
+            yield from (column.name for column in rule.columns)
+    for index in unique:
+        condition = index.dialect_options["sqlite"]["where"]
+        if condition is not None:
+            yield from (part.name for part in visitors.iterate(condition) if isinstance(part, Column))
 
 
 _UPDATE_NESTED: Final = {

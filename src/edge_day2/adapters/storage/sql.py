@@ -1,322 +1,27 @@
 """The Inventory in an SQL database: SQLite or PostgreSQL, with the same tables, statements and promises.
 
-A statement that may break a constraint runs in a savepoint where the database needs one, so that the error which
-follows from it leaves the transaction usable. Which rule was broken is asked afterwards: a transaction that breaks none
-pays nothing for good messages. Statements are in `statements`, rows in `rows`, connections in `databases`.
+Here is how a transaction begins and ends. What happens in one is in `sql_transactions`, how a database is reached in
+`databases`.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from datetime import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Self
 
-from sqlalchemy import Connection, Engine, Executable, RootTransaction, insert
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, RootTransaction
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import Pool
 
-from edge_day2.adapters.storage import databases, statements
-from edge_day2.adapters.storage.failures import translate, translated
+from edge_day2.adapters.storage import databases
+from edge_day2.adapters.storage.failures import translated
 from edge_day2.adapters.storage.migrations import migrate
-from edge_day2.adapters.storage.references import KINDS, Kind, references, unique_key
-from edge_day2.adapters.storage.report_context import REPORT_CONTEXT, to_report_context
-from edge_day2.adapters.storage.rows import Plain, shape_of, to_microseconds
-from edge_day2.adapters.storage.storable import check_storable, is_text
-from edge_day2.domain.maintenance import ReportContext
-from edge_day2.domain.resources import Host, Instance, OSUpdateRun, Resource, check_unused
-from edge_day2.errors import (
-    AlreadyExists,
-    Conflict,
-    EdgeDay2Error,
-    FailedPrecondition,
-    InvalidResource,
-    NotFound,
-    StorageError,
-)
-
-R = TypeVar("R", bound=Resource)
-
-_LOWEST_NUMBER: Final = -(2**63)
-_BULK_ROWS: Final = 5000
-
-
-class SqlUnitOfWork:
-    """One transaction that only reads; see `edge_day2.ports.inventory.UnitOfWork`."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._over = False
-        self._failed: EdgeDay2Error | None = None
-
-    def end(self) -> None:
-        """End the transaction for its user."""
-        self._over = True
-
-    @property
-    def failed(self) -> EdgeDay2Error | None:
-        """The error after which this transaction may not be committed."""
-        return self._failed
-
-    def _check_usable(self) -> None:
-        if self._over:
-            raise StorageError("this transaction is over; begin another one")
-        if self._failed is not None:
-            # SQLite has rolled back by itself after some errors; what followed would be a transaction of its own.
-            raise StorageError(f"this transaction has failed already; begin another one: {self._failed}")
-
-    def _fail(self, error: EdgeDay2Error) -> EdgeDay2Error:
-        self._failed = error
-        return error
-
-    def _rows(self, statement: Executable, parameters: Mapping[str, Plain]) -> Sequence[Sequence[Any]]:
-        self._check_usable()
-        try:
-            return self._connection.execute(statement, parameters).fetchall()
-        except SQLAlchemyError as error:
-            raise self._fail(translate(error)) from error
-
-    def _find(self, kind: type[R], tenant_id: str, resource_id: str) -> R | None:
-        if not (is_text(tenant_id) and is_text(resource_id)):
-            return None
-        rows = self._rows(statements.of(kind).get, {"tenant_id": tenant_id, "resource_id": resource_id})
-        return shape_of(kind).decode(rows[0]) if rows else None
-
-    def _exists(self, kind: Kind, tenant_id: str, resource_id: str) -> bool:
-        return bool(self._rows(statements.of(kind).exists, {"tenant_id": tenant_id, "resource_id": resource_id}))
-
-    def _holder(self, kind: type[R], tenant_id: str, *key: str) -> R | None:
-        """Return the resource that has this unique key."""
-        if not all(map(is_text, (tenant_id, *key))):
-            return None
-        parts = {f"key_{place}": part for place, part in enumerate(key, start=1)}
-        rows = self._rows(statements.of(kind).holder, {"tenant_id": tenant_id, **parts})
-        return shape_of(kind).decode(rows[0]) if rows else None
-
-    def get(self, kind: type[R], tenant_id: str, resource_id: str) -> R:
-        """See `UnitOfWork.get`."""
-        found = self._find(kind, tenant_id, resource_id)
-        if found is None:
-            raise NotFound(f"tenant {tenant_id!r} has no {kind.__name__} {resource_id!r}")
-        return found
-
-    def all(self, kind: type[R], tenant_id: str) -> Iterator[R]:
-        """See `UnitOfWork.all`."""
-        shape, after, full = shape_of(kind), "", is_text(tenant_id)
-        while full:
-            # Page by page: a cursor left open would see, or not, what its reader changes on the way.
-            rows = self._rows(statements.of(kind).page, {"tenant_id": tenant_id, "after": after})
-            full = len(rows) == statements.PAGE_ROWS
-            for row in rows:
-                resource = shape.decode(row)
-                after = resource.resource_id
-                yield resource
-
-    def host_by_guid(self, tenant_id: str, guid: str) -> Host:
-        """See `UnitOfWork.host_by_guid`."""
-        host = self._holder(Host, tenant_id, guid.lower())
-        if host is None:
-            raise NotFound(f"tenant {tenant_id!r} has no host with GUID {guid!r}")
-        return host
-
-    def instance_of_host(self, tenant_id: str, host_id: str) -> Instance | None:
-        """See `UnitOfWork.instance_of_host`."""
-        return self._holder(Instance, tenant_id, host_id)
-
-    def report_context(self, tenant_id: str, guid: str) -> ReportContext:
-        """See `UnitOfWork.report_context`."""
-        rows: Sequence[Sequence[Any]] = ()
-        if is_text(tenant_id) and is_text(guid):
-            rows = self._rows(REPORT_CONTEXT, {"tenant_id": tenant_id, "guid": guid.lower()})
-        return to_report_context(rows, tenant_id, guid)
-
-    def runs_of_instance(self, tenant_id: str, instance_id: str) -> tuple[OSUpdateRun, ...]:
-        """See `UnitOfWork.runs_of_instance`."""
-        if not (is_text(tenant_id) and is_text(instance_id)):
-            return ()
-        key = {"tenant_id": tenant_id, "instance_id": instance_id}
-        return tuple(map(shape_of(OSUpdateRun).decode, self._rows(statements.RUNS_OF_INSTANCE, key)))
-
-    def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:
-        """See `UnitOfWork.unheard_since`."""
-        shape, last_seen, after, full = shape_of(Instance), _LOWEST_NUMBER, "", is_text(tenant_id)
-        bound: dict[str, Plain] = {"tenant_id": tenant_id, "deadline": to_microseconds(deadline)}
-        while full:
-            rows = self._rows(statements.UNHEARD, {**bound, "last_seen": last_seen, "after": after})
-            full = len(rows) == statements.PAGE_ROWS
-            for row in rows:
-                instance = shape.decode(row)
-                assert instance.last_seen is not None
-                last_seen, after = to_microseconds(instance.last_seen), instance.resource_id
-                yield instance
-
-    def tenants(self) -> tuple[str, ...]:
-        """See `UnitOfWork.tenants`."""
-        found: list[str] = []
-        # One look into the indexes for each tenant, instead of reading every row.
-        while tenant_id := self._rows(statements.NEXT_TENANT, {"after": found[-1] if found else ""})[0][0]:
-            found.append(tenant_id)
-        return tuple(found)
-
-    def add(self, resource: Resource) -> None:
-        """See `UnitOfWork.add`."""
-        raise _reading()
-
-    def add_all(self, resources: Iterable[Resource]) -> None:
-        """See `UnitOfWork.add_all`."""
-        raise _reading()
-
-    def replace(self, old: R, new: R) -> None:
-        """See `UnitOfWork.replace`."""
-        raise _reading()
-
-    def delete(self, resource: Resource) -> None:
-        """See `UnitOfWork.delete`."""
-        raise _reading()
-
-
-def _reading() -> FailedPrecondition:
-    return FailedPrecondition("a reading transaction changes nothing; use writing()")
-
-
-class _WritingUnitOfWork(SqlUnitOfWork):
-    """One transaction that may write."""
-
-    @contextmanager
-    def _savepoint(self) -> Iterator[None]:
-        """Undo everything since the beginning when an exception passes."""
-        savepoint = self._connection.begin_nested()
-        try:
-            yield
-        except BaseException:
-            try:
-                savepoint.rollback()
-            except SQLAlchemyError as error:
-                # SQLite has rolled back the whole transaction, for want of space for example. The first error says why.
-                self._fail(translate(error))
-            raise
-        savepoint.commit()
-
-    def _attempt(self) -> AbstractContextManager[None]:
-        # SQLite undoes a failed statement and goes on; PostgreSQL refuses everything that follows.
-        return nullcontext() if self._connection.dialect.name == "sqlite" else self._savepoint()
-
-    def _change(self, statement: Executable, parameters: Mapping[str, Plain], *, constrained: bool) -> int | None:
-        """Execute and return the number of rows that changed, None where a constraint forbids it."""
-        self._check_usable()
-        try:
-            with self._attempt() if constrained else nullcontext():
-                return self._connection.execute(statement, parameters).rowcount
-        except IntegrityError:
-            if constrained:
-                return None
-            raise
-        except SQLAlchemyError as error:
-            raise self._fail(translate(error)) from error
-
-    def add(self, resource: Resource) -> None:
-        check_storable(resource)
-        shape = shape_of(type(resource))
-        row = dict(zip(shape.names, shape.encode(resource), strict=True))
-        if self._change(insert(shape.table), row, constrained=True) is None:
-            self._raise_broken_rule(resource, is_new=True)
-
-    def add_all(self, resources: Iterable[Resource]) -> None:
-        self._check_usable()
-        try:
-            with self._savepoint():
-                waiting: list[Resource] = []
-                for resource in resources:
-                    check_storable(resource)
-                    waiting.append(resource)
-                    if len(waiting) == _BULK_ROWS:
-                        self._add_bulk(waiting)
-                        waiting = []
-                self._add_bulk(waiting)
-        except SQLAlchemyError as error:
-            raise self._fail(translate(error)) from error
-
-    def _add_bulk(self, resources: Sequence[Resource]) -> None:
-        """Add resources kind by kind, so that what they refer to comes first."""
-        try:
-            with self._savepoint():
-                for kind in KINDS:
-                    shape = shape_of(kind)
-                    rows = [
-                        dict(zip(shape.names, shape.encode(resource), strict=True))
-                        for resource in resources
-                        if type(resource) is kind
-                    ]
-                    if rows:
-                        self._connection.execute(insert(shape.table), rows)
-        except IntegrityError:
-            # One of them breaks a rule. One by one, the culprit gets its own error.
-            for resource in resources:
-                self.add(resource)
-
-    def replace(self, old: R, new: R) -> None:
-        kind, tenant_id, resource_id = type(old), old.tenant_id, old.resource_id
-        if (type(new), new.tenant_id, new.resource_id) != (kind, tenant_id, resource_id):
-            raise InvalidResource(f"{kind.__name__}.resource_id", new.resource_id, f"{resource_id!r} of {tenant_id!r}")
-        check_storable(new)
-        if self._replace_row(old, new):
-            return
-        stored = self.get(kind, tenant_id, resource_id)
-        # Equal resources may be written differently, a cron field as "1,3" and as "3,1" for example.
-        if stored == old and self._replace_row(stored, new):
-            return
-        raise self._fail(Conflict(f"{kind.__name__} {resource_id!r} was changed in the meantime; repeat"))
-
-    def _replace_row(self, old: R, new: R) -> bool:
-        """Write `new` where the row is that of `old`, and return whether it was."""
-        shape = shape_of(type(old))
-        before = dict(zip(shape.names, shape.encode(old), strict=True))
-        after = dict(zip(shape.names, shape.encode(new), strict=True))
-        changed = tuple(name for name in shape.names if before[name] != after[name])
-        if not changed:
-            return self._find(type(old), old.tenant_id, old.resource_id) == old
-        parameters = {f"old_{name}": value for name, value in before.items()}
-        parameters |= {f"new_{name}": after[name] for name in changed}
-        constrained = not shape.constrained.isdisjoint(changed)
-        rows = self._change(statements.of(type(old)).change(changed), parameters, constrained=constrained)
-        if rows is None:
-            self._raise_broken_rule(new, is_new=False)
-        return rows == 1
-
-    def delete(self, resource: Resource) -> None:
-        kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id
-        key = {"tenant_id": tenant_id, "resource_id": resource_id}
-        rows = self._change(statements.of(kind).remove, key, constrained=True)
-        if rows == 0:
-            raise NotFound(f"tenant {tenant_id!r} has no {kind.__name__} {resource_id!r}")
-        if rows is None:
-            self._raise_used(resource)
-
-    def _raise_used(self, resource: Resource) -> None:
-        kind, users = type(resource), statements.of(type(resource)).users
-        key = {"tenant_id": resource.tenant_id, "resource_id": resource.resource_id}
-        rows = [] if users is None else self._rows(users, key)
-        check_unused(resource, tuple(f"{user} {user_id}" for user, user_id in rows))
-        raise self._fail(Conflict(f"{kind.__name__} {resource.resource_id!r} has just been put to use; repeat"))
-
-    def _raise_broken_rule(self, resource: Resource, *, is_new: bool) -> None:
-        """Say which rule the database has found broken."""
-        kind, tenant_id, key = type(resource), resource.tenant_id, unique_key(resource)
-        if is_new and self._exists(kind, tenant_id, resource.resource_id):
-            raise AlreadyExists(f"tenant {tenant_id!r} has a {kind.__name__} {resource.resource_id!r} already")
-        if key is not None:
-            holder = self._holder(kind, tenant_id, *key[1:])
-            if holder is not None and holder.resource_id != resource.resource_id:
-                named = f"{kind.__name__} {holder.resource_id!r}"
-                raise AlreadyExists(f"{named} has {key[0]} {', '.join(map(repr, key[1:]))} already")
-        for target, target_id in references(resource):
-            if not self._exists(target, tenant_id, target_id):
-                named = f"{kind.__name__} {resource.resource_id!r} refers to {target.__name__} {target_id!r}"
-                raise NotFound(f"{named}, which tenant {tenant_id!r} doesn't have")
-        raise self._fail(Conflict("somebody else's transaction broke a rule together with this one; repeat it"))
+from edge_day2.adapters.storage.sql_transactions import SqlUnitOfWork, SqlWritingUnitOfWork
+from edge_day2.errors import StorageError
 
 
 class SqlInventory:
@@ -374,7 +79,7 @@ class SqlInventory:
             with translated():
                 connection = databases.writing(engine)
             with _transaction(connection):
-                unit = _WritingUnitOfWork(connection)
+                unit = SqlWritingUnitOfWork(connection)
                 try:
                     yield unit
                 finally:
