@@ -19,6 +19,8 @@ from attrs import field, frozen
 from edge_day2.domain.schedules import Schedule, SingleSchedule, Window, merge, subtract, utc
 
 _FOLLOWED: Final = timedelta(days=400)
+# Longer than any pause of a single schedule: leap days lie up to eight years apart.
+_SEARCHED: Final = timedelta(days=40 * 366)
 # Bounds the time that one answer takes, whatever the schedules are: questions to single schedules.
 _MOST_QUESTIONS: Final = 100_000
 _MIN: Final = datetime.min.replace(tzinfo=UTC)
@@ -210,18 +212,17 @@ class JointSchedule:
     def next_window(self, after: datetime) -> Window | None:
         """Return the first window that starts at or after `after`.
 
-        None where none does, or where blackouts have covered everything for as long as one looks: tens of thousands
-        of windows.
+        None where none does, or where blackouts cover everything for 40 years or tens of thousands of windows.
 
         Raises:
             InvalidSchedule: `after` is naive.
         """
-        instant = utc("after", after)
+        begun = instant = utc("after", after)
         if not self.blackouts:
             return self._open.following(instant)
         for _ in range(_MOST_QUESTIONS // (1 + len(self.opening) + len(self.blackouts)) + 1):
             opened = self._open.around(instant) or self._open.following(instant)
-            if opened is None:
+            if opened is None or instant - begun >= _SEARCHED:
                 return None
             instant = max(instant, opened.start)
             blackout = self._closed.around(instant)

@@ -23,8 +23,8 @@ LAST_SECOND: Final = (LAST_DAY + 1) * DAY - 1
 
 CHUNK_BITS: Final = 25
 # No zone of the tz database changes twice within less than 3.9 days and ends where it began (Africa/Freetown 1939), so
-# two days between samples miss nothing.
-_SAMPLE: Final = 2 * DAY
+# three days between samples miss nothing.
+_SAMPLE: Final = 3 * DAY
 
 
 def _chunk_of(year: int) -> int:
@@ -37,6 +37,8 @@ def _chunk_of(year: int) -> int:
 _FIRST_CHUNK: Final = _chunk_of(1800)
 _LAST_CHUNK: Final = _chunk_of(2100)
 SETTLED: Final = _LAST_CHUNK << CHUNK_BITS
+_EARLY: Final = 2 * DAY
+_LATE: Final = LAST_SECOND - 2 * DAY
 _NOT_IANA: Final = ("right/", "posix/", "posixrules", "localtime", "Factory")
 
 
@@ -61,17 +63,18 @@ def _piece(start: int, stop: int, offset: int, before: int) -> Piece:
 class Chunks(dict[int, tuple[list[int], list[Piece]]]):
     """Number of the chunk (instant >> `CHUNK_BITS`) → where its pieces start, and the pieces."""
 
-    __slots__ = ("_zone",)
+    __slots__ = ("_settled", "_zone")
 
     def __init__(self, key: str) -> None:
         super().__init__()
         self._zone = None if key == "UTC" else ZoneInfo(key)
+        self._settled: bool | None = None
 
     def _offset(self, instant: int) -> int:
         if self._zone is None:
             return 0
         # Near the ends of the calendar the local time may not exist; no zone changes there.
-        within = min(max(instant, 2 * DAY), LAST_SECOND - 2 * DAY)
+        within = instant if _EARLY < instant < _LATE else min(max(instant, _EARLY), _LATE)
         offset = (ORIGIN + timedelta(0, within)).astimezone(self._zone).utcoffset()
         assert offset is not None
         return offset.days * DAY + offset.seconds
@@ -98,17 +101,18 @@ class Chunks(dict[int, tuple[list[int], list[Piece]]]):
             pieces = [_piece(-FOREVER, FOREVER, 0, 0)]
         elif chunk < _FIRST_CHUNK:
             pieces = [_piece(-FOREVER, _FIRST_CHUNK << CHUNK_BITS, offset, offset)]
-        elif chunk >= _LAST_CHUNK and self._is_settled:
+        elif chunk >= _LAST_CHUNK and self._is_settled():
             pieces = [_piece(SETTLED, FOREVER, offset, offset)]
         else:
             pieces = self._changes(start, stop)
         found = self[chunk] = [piece.start for piece in pieces], pieces
         return found
 
-    @property
     def _is_settled(self) -> bool:
-        """Whether the zone's last rule has no changes: none within two chunks, over two years, of the settled time."""
-        return len(self._changes(SETTLED, SETTLED + (2 << CHUNK_BITS))) == 1
+        """Return whether the zone's last rule has no changes: none within two chunks, over two years, of 2100."""
+        if self._settled is None:
+            self._settled = len(self._changes(SETTLED, SETTLED + (2 << CHUNK_BITS))) == 1
+        return self._settled
 
 
 class Zone:
