@@ -1,0 +1,74 @@
+"""The public names, and what importing them costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import edge_day2
+import edge_day2.testing
+
+PACKAGE = Path(edge_day2.__file__).parent
+HEAVY = {
+    "alembic",
+    "attr",
+    "cattrs",
+    "grpc",
+    "hypothesis",
+    "psycopg",
+    "pytest",
+    "rich",
+    "sqlalchemy",
+    "statemachine",
+    "yaml",
+}
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+def test_every_public_name_can_be_loaded() -> None:
+    for name in edge_day2.__all__:
+        assert getattr(edge_day2, name) is not None
+
+
+def test_every_public_name_of_testing_can_be_loaded() -> None:
+    for name in edge_day2.testing.__all__:
+        assert getattr(edge_day2.testing, name) is not None
+
+
+@pytest.mark.parametrize("module", [edge_day2, edge_day2.testing])
+def test_an_unknown_name_is_an_attribute_error(module: object) -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        getattr(module, "Nonsense")  # noqa: B009  # the type checker knows that it isn't there
+
+
+def test_public_names_are_listed_by_dir() -> None:
+    assert set(edge_day2.__all__) <= set(dir(edge_day2))
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert modules_after("import edge_day2") & HEAVY == set()
+
+
+def test_schedules_and_resources_load_no_state_machine() -> None:
+    loaded = modules_after("from edge_day2 import OSResource, RepeatedSchedule, LinkingMode, OSProfile")
+    assert loaded & HEAVY == {"attr"}
+
+
+def test_flows_load_no_storage_and_no_yaml() -> None:
+    assert modules_after("from edge_day2 import IMMUTABLE_FLOW, MUTABLE_FLOW") & HEAVY == {"attr", "statemachine"}
+
+
+def test_the_domain_never_asks_for_the_time() -> None:
+    for path in (PACKAGE / "domain").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in {"now", "utcnow", "today"}, f"{path.name}:{node.lineno}"
