@@ -1,0 +1,50 @@
+# Everything runs in a virtual environment of the project's own; needed are make and Python 3.11 or newer.
+VENV ?= .venv
+BIN := $(VENV)/bin
+CANDIDATES := python3 python3.13 python3.12 python3.11
+PYTHON ?= $(shell for p in $(CANDIDATES); do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+DEMO_ARGS ?=
+TEST_ARGS ?=
+
+.PHONY: demo test lint bench docs coverage clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/day2_fleet.py $(DEMO_ARGS)
+
+test: lint
+	$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench
+	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m edge_day2.testing.flow_diagrams docs/flows.md
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --cov=edge_day2.domain --cov-branch --cov-report=term-missing $(TEST_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "edge_day2 needs Python 3.11 or newer, none of $(CANDIDATES) is"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[profiles,sql,rich]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	@touch $@
