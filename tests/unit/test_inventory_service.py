@@ -14,7 +14,6 @@ from edge_day2.adapters.storage import open_inventory
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, UpdateStatus
 from edge_day2.domain.resources import (
     Host,
-    Instance,
     OSResource,
     OSType,
     Provisioning,
@@ -32,18 +31,17 @@ GUID = "abcdef00-0000-4000-8000-000000000001"
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
-def image(number: int, **changes: object) -> OSResource:
-    system = OSResource(
+def image(number: int, profile_name: str = "microvisor-nonrt") -> OSResource:
+    return OSResource(
         resource_id=f"os-{number}",
         tenant_id=TENANT,
         name=f"Microvisor {number}",
         os_type=OSType.IMMUTABLE,
-        profile_name="microvisor-nonrt",
+        profile_name=profile_name,
         image_id=f"3.0.{number}",
         sha256=f"{number}" * 64,
         image_url=f"files/{number}.raw.gz",
     )
-    return evolve(system, **changes)
 
 
 UBUNTU = OSResource(
@@ -75,7 +73,7 @@ def site() -> Iterator[Site]:
     with open_inventory("memory://") as inventory:
         admin = InventoryService(inventory, clock=clock, new_id=lambda: str(next(counter)))
         with inventory.writing() as unit:
-            for system in (image(1), image(2), image(3, profile_name="microvisor-rt"), UBUNTU):
+            for system in (image(1), image(2), image(3, "microvisor-rt"), UBUNTU):
                 unit.add(system)
         world = admin.add_region(TENANT, "World")
         region = admin.add_region(TENANT, "Europe", parent_id=world.resource_id)
@@ -232,16 +230,13 @@ def test_explain_an_update_in_progress_a_failure_and_a_loss(site: Site) -> None:
     assert site.admin.explain(TENANT, GUID) == "being updated since 2026-03-02 12:00 UTC: paused"
     report(site, UpdateStatusType.FAILED)
     assert site.admin.explain(TENANT, GUID).startswith("the last update failed since 2026-03-02 12:00 UTC; waits for")
+    site.clock.instant = NOW + timedelta(hours=1)
     report(site, UpdateStatusType.STARTED)
-    site.clock.instant = NOW + timedelta(hours=2)
+    site.clock.instant = NOW + timedelta(hours=3)
     MaintenanceManager(site.inventory, clock=site.clock).find_lost(TENANT)
     assert site.admin.explain(TENANT, GUID).startswith("not updated: Lost during update")
-    assert [
-        run.end_time is None for run in site.admin.history(TENANT, site.admin.instances(TENANT)[0].resource_id)
-    ] == [
-        True,
-        False,
-    ]
+    runs = site.admin.history(TENANT, site.admin.instances(TENANT)[0].resource_id)
+    assert [run.end_time is None for run in runs] == [True, False]
 
 
 def test_explain_an_untrusted_and_an_unprovisioned_host(site: Site) -> None:
@@ -260,16 +255,7 @@ def test_what_names_nothing_is_not_found(site: Site) -> None:
         lambda: site.admin.add_site(TENANT, "nowhere", region_id="region-9"),
         lambda: site.admin.link_desired_os(TENANT, "inst-9", "os-1"),
         lambda: site.admin.patch_mutable_os(TENANT, "os-9"),
-        lambda: site.admin.delete(
-            Instance(
-                resource_id="inst-9",
-                tenant_id=TENANT,
-                host_id="h",
-                os_type=OSType.MUTABLE,
-                current_os_id="o",
-                desired_os_id="o",
-            )
-        ),
+        lambda: site.admin.delete(image(9)),
     ):
         with pytest.raises(NotFound):
             call()

@@ -11,7 +11,7 @@ from attrs import frozen
 from edge_day2.domain.maintenance import MaintenancePolicy, mark_lost, plan_maintenance
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
 from edge_day2.domain.resources import Instance
-from edge_day2.errors import Conflict, NotFound, RequestError, Unavailable
+from edge_day2.errors import AlreadyExists, Conflict, NotFound, RequestError, Unavailable
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.inventory import Inventory, UnitOfWork
 
@@ -61,6 +61,7 @@ class MaintenanceManager:
             NotFound: the tenant has no such host, or nothing is installed on it.
             Unauthenticated: the host isn't trusted.
             FailedPrecondition: the instance isn't provisioned.
+            Conflict, AlreadyExists: others wrote the same again and again; the node will say it again.
             StorageError: the Inventory failed; nothing was recorded, the node will say it again.
         """
         with self._inventory.reading() as unit:
@@ -72,7 +73,7 @@ class MaintenanceManager:
             try:
                 with self._inventory.writing() as unit:
                     return self._apply(unit, request, tenant)
-            except Conflict:
+            except (Conflict, AlreadyExists):
                 if attempt == _ATTEMPTS:
                     raise
         raise AssertionError
