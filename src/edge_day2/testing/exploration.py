@@ -146,7 +146,7 @@ class Scenario(ABC, Generic[M]):
 
     @abstractmethod
     def check_end(self, node: M, record: AgentRecord) -> None:
-        """Complain about what must not be true where the update has ended and everything was said."""
+        """Complain about what must not be true where the update has ended."""
 
 
 class _Journal:
@@ -256,7 +256,7 @@ class Exploration(Generic[M]):
                 for name, following in self._successors(world):
                     transitions += 1
                     self._note(world, following)
-                    self._scenario.check(following.node, following.record)
+                    self._check(following)
                     after = following.key()
                     if after not in seen:
                         seen[after] = (key, name)
@@ -273,6 +273,12 @@ class Exploration(Generic[M]):
             endings=frozenset(endings),
             longest_way_to_the_end=longest,
         )
+
+    def _check(self, world: World[M]) -> None:
+        self._scenario.check(world.node, world.record)
+        # Also where the agent is about to try again: until then the node stays as it was left.
+        if world.record.flow is not None and not in_progress(world.record):
+            self._scenario.check_end(world.node, world.record)
 
     def _note(self, world: World[M], following: World[M]) -> None:
         old, new = world.record.flow, following.record.flow

@@ -358,13 +358,12 @@ class ModelAptNode(ModelNode):
     def set_kernel_command_line(self, kernel_command_line: str) -> bool:
         """See `GrubPort`."""
         self.disturb("set kernel command line")
-        changed = self.grub_command_line != kernel_command_line
 
         def write() -> None:
             self.grub_command_line = kernel_command_line
 
         self.calls.go("update-grub", CHANGE, _BOOT, write)
-        return changed
+        return self.kernel_started_with != kernel_command_line
 
     def running_kernel_command_line(self) -> str:
         """See `GrubPort`."""

@@ -26,7 +26,7 @@ from edge_day2.testing.exploration import Scenario
 from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode, Violation
 
 # No distance between tries, and few of them: everything that a retry can meet is met soon.
-_IMPATIENT: Final = AgentPolicy(retry_after=timedelta(0), retries=2, interruptions=2)
+IMPATIENT: Final = AgentPolicy(retry_after=timedelta(0), retries=2, interruptions=2)
 
 
 def _image(number: int) -> Image:
@@ -36,6 +36,10 @@ def _image(number: int) -> Image:
         sha256=f"{number}" * 64,
         url=f"files/edge-3.0.2026030{number}.raw.gz",
     )
+
+
+# Where the next boot may take another entry than the default one; it is meant to, or the flow is about to prevent it.
+_MAY_BE_ARMED: Final = frozenset({"arming", "rebooting", "standing_down", "disarming"})
 
 
 class Firmware(enum.Enum):
@@ -57,7 +61,7 @@ class ABScenario(Scenario[ModelABNode]):
     def __init__(
         self,
         *targets: tuple[int, str],
-        policy: AgentPolicy = _IMPATIENT,
+        policy: AgentPolicy = IMPATIENT,
         firmware: Firmware = Firmware.OBEYS,
     ) -> None:
         self.name = "A/B"
@@ -124,13 +128,14 @@ class ABScenario(Scenario[ModelABNode]):
             raise Violation(f"the default boot entry {node.default} can't boot: a power cut loses the node")
         if not node.bootable(node.active):
             raise Violation(f"the running boot entry {node.active} was damaged")
+        name = record.flow.name if record.flow is not None else "scheduled"
+        if node.one_shot is not None and name not in _MAY_BE_ARMED:
+            raise Violation(f"{node.one_shot} is armed while the update is {name}: a power cut boots it")
 
     def check_end(self, node: ModelABNode, record: AgentRecord) -> None:
         """See `Scenario`."""
         if self._firmware is Firmware.STUBBORN:
             return
-        if node.one_shot is not None:
-            raise Violation(f"the update has ended, but {node.one_shot} is armed")
         if node.active != node.default:
             raise Violation(f"the update has ended, but {node.active} runs and {node.default} is the default")
         state = record.flow
@@ -149,7 +154,7 @@ class ABScenario(Scenario[ModelABNode]):
 class AptScenario(Scenario[ModelAptNode]):
     """An apt node whose orchestrator wants one of several sets of packages and kernel command lines."""
 
-    def __init__(self, *targets: tuple[tuple[str, ...], str], policy: AgentPolicy = _IMPATIENT) -> None:
+    def __init__(self, *targets: tuple[tuple[str, ...], str], policy: AgentPolicy = IMPATIENT) -> None:
         self.name = "apt"
         self.policy = policy
         self._targets = targets
