@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import ClassVar, Final, Generic, TypeAlias, TypeVar
+from typing import ClassVar, Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 from attrs import frozen
 from statemachine import State, StateMachine
@@ -111,8 +111,7 @@ class FlowState(Generic[D]):
     data: D
 
 
-@frozen
-class Transition(Generic[D]):
+class Transition(NamedTuple, Generic[D]):
     """What a step leads to: the new state, the one thing to do next, and the reports owed to the MM, in order."""
 
     state: FlowState[D]
@@ -128,6 +127,8 @@ ANY_STATE: Final = "*"
 
 _CommandOf: TypeAlias = Callable[[D], Command | None]
 _Row: TypeAlias = tuple[str, "Effect[D] | None", Reports, "_CommandOf[D] | None"]
+# By state, then by event: two look-ups by identity are faster than one that has to hash a pair.
+_Table: TypeAlias = "Mapping[str, Mapping[type[Event], _Row[D]]]"
 
 
 class Flow(Generic[D]):
@@ -140,6 +141,9 @@ class Flow(Generic[D]):
         effects: by (state, event), or (ANY_STATE, event) for every state that has no entry of its own.
         commands: by state; a state that isn't there has no command.
         observe: turns (state, observation) into the next event that `resume` steps, None where nothing more changes.
+
+    Raises:
+        ValueError: chart, events, effects and commands don't fit together.
     """
 
     def __init__(
@@ -162,23 +166,26 @@ class Flow(Generic[D]):
         self._commands = commands
         self._table = self._compile(effects)
 
-    def _compile(self, effects: Effects[D]) -> Mapping[tuple[str, type[Event]], _Row[D]]:
-        table: dict[tuple[str, type[Event]], _Row[D]] = {}
+    def _compile(self, effects: Effects[D]) -> _Table[D]:
+        table: dict[str, dict[type[Event], _Row[D]]] = {}
         used = set()
         for state in self.chart.states:
+            rows = table.setdefault(state.id, {})
             for transition in state.transitions:
                 for name in transition.event.split():
-                    event = self.events[name]
+                    if (event := self.events.get(name)) is None:
+                        raise ValueError(f"{self.name}: no class for the event {name!r} of the chart")
+                    if event in rows:
+                        raise ValueError(f"{self.name}: two transitions for {name!r} in state {state.id!r}")
                     key = (state.id, event) if (state.id, event) in effects else (ANY_STATE, event)
                     used.add(key)
                     effect = effects.get(key, ())
                     target = transition.target.id
                     command = self._commands.get(target)
-                    if isinstance(effect, tuple):
-                        table[state.id, event] = (target, None, effect, command)
-                    else:
-                        table[state.id, event] = (target, effect, (), command)
-        reachable = {event for _, event in table}
+                    rows[event] = (
+                        (target, None, effect, command) if isinstance(effect, tuple) else (target, effect, (), command)
+                    )
+        reachable = {event for rows in table.values() for event in rows}
         if unused := {event.name for event in self.events.values() if event not in reachable}:
             raise ValueError(f"{self.name}: no transition for the events {sorted(unused)}")
         if useless := {(state, event.name) for state, event in effects if (state, event) not in used}:
@@ -190,7 +197,7 @@ class Flow(Generic[D]):
     @property
     def table(self) -> Mapping[tuple[str, str], str]:
         """The plain table: (state, event name) → state."""
-        return {(state, event.name): row[0] for (state, event), row in self._table.items()}
+        return {(state, event.name): row[0] for state, rows in self._table.items() for event, row in rows.items()}
 
     def start(self, data: D) -> FlowState[D]:
         """Return the initial state of an update with this data. It waits for an event."""
@@ -198,7 +205,7 @@ class Flow(Generic[D]):
 
     def accepts(self, state: FlowState[D]) -> tuple[str, ...]:
         """Return the names of the events that `state` accepts, sorted."""
-        return tuple(sorted(event.name for name, event in self._table if name == state.name))
+        return tuple(sorted(event.name for event in self._table.get(state.name, ())))
 
     def is_final(self, state: FlowState[D]) -> bool:
         """Return whether the update has ended in `state`."""
@@ -215,8 +222,9 @@ class Flow(Generic[D]):
         Raises:
             InvalidTransition: the state doesn't accept the event, or isn't one of this flow.
         """
-        row = self._table.get((state.name, type(event)))
-        if row is None or state.flow != self.name:
+        rows = self._table.get(state.name)
+        row = rows.get(type(event)) if rows is not None and state.flow == self.name else None
+        if row is None:
             raise InvalidTransition(self.name, state.name, event, self.accepts(state))
         name, effect, reports, command = row
         data = state.data

@@ -221,7 +221,11 @@ class StatusDetail:
         document: dict[str, object] = {"update_log": [_entry_to_json(entry) for entry in self.update_log]}
         if self.message:
             document["message"] = self.message
-        return json.dumps(document, separators=(",", ":"))
+        return _encode(document)
+
+
+# `json.dumps` with separators would make an encoder for each call.
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def _entry_to_json(entry: UpdateLogEntry) -> dict[str, str]:
