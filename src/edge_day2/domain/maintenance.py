@@ -158,8 +158,8 @@ def _update_record(status: UpdateStatus, instance: Instance, now: datetime) -> U
     if kind is InventoryStatus.DONE and instance.os_type is OSType.MUTABLE and detail is not None:
         text = f"{text} - {count_changes(detail.update_log)} package(s) updated/installed"
     kept = status.status_detail if detail is not None and len(status.status_detail) <= _MAX_DETAIL else ""
-    # A sign of life without detail doesn't wipe out what an earlier report of the same status told.
-    if not kept and instance.update.status is kind:
+    # A sign of life without detail doesn't wipe out how the update ended; while it goes on, the latest word counts.
+    if not kept and instance.update.status is kind and kind is not InventoryStatus.UPDATE_IN_PROGRESS:
         kept, text = instance.update.detail, instance.update.text
     same = instance.update.status is kind and instance.update.text == text
     return UpdateRecord(status=kind, text=text, timestamp=instance.update.timestamp if same else now, detail=kept)
@@ -167,7 +167,9 @@ def _update_record(status: UpdateStatus, instance: Instance, now: datetime) -> U
 
 def _available(status: UpdateStatus, context: ReportContext, instance: Instance) -> str:
     if instance.os_type is OSType.MUTABLE:
-        return status.os_update_available or instance.os_update_available
+        # Not every report carries the list; after an update an empty one means that nothing is left.
+        kept = "" if status.status_type is UpdateStatusType.UPDATED else instance.os_update_available
+        return status.os_update_available or kept
     latest = latest_of(context.profile_os)
     current = context.current_os
     if latest is None or current is None or latest.image_version <= current.image_version:
