@@ -136,7 +136,10 @@ def _statement() -> CompoundSelect[Any]:
         ),
         _rows_here(SCHEDULE, HOST.join(*_on(HOST.c.resource_id, SCHEDULE, "target_host_id"))),
         _rows_here(SCHEDULE, HOST.join(*_on(HOST.c.site_id, SCHEDULE, "target_site_id"))),
-        _rows(SCHEDULE, regions.join(*_on(regions.c.region_id, SCHEDULE, "target_region_id"))),
+        # IN, not a join: SQLite would begin with every schedule of the tenant.
+        _rows(SCHEDULE, SCHEDULE).where(
+            SCHEDULE.c.tenant_id == _TENANT, SCHEDULE.c.target_region_id.in_(select(regions.c.region_id))
+        ),
     )
 
 
