@@ -178,6 +178,15 @@ class JointSchedule:
         """
         return self._closed.around(utc("instant", instant))
 
+    def blackout_windows(self, start: datetime, stop: datetime) -> Iterator[Window]:
+        """Return the blackouts that overlap `[start, stop)`, in order; they aren't cut.
+
+        Raises:
+            InvalidSchedule: `start` or `stop` is naive.
+        """
+        start, stop = utc("start", start), utc("stop", stop)
+        return self._closed.windows(start, stop) if start < stop else iter(())
+
     def window_at(self, instant: datetime) -> Window | None:
         """Return the window that is open at `instant`, None where none is.
 
