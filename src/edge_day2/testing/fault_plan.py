@@ -50,20 +50,34 @@ class FaultPlan:
         """Everything goes wrong now and then: the fleet of the demo."""
         return cls(
             seed=seed,
-            failed_downloads=0.08,
-            broken_packages=0.04,
-            failed_commits=0.03,
-            power_cuts=0.006,
+            failed_downloads=0.03,
+            broken_packages=0.03,
+            failed_commits=0.04,
+            power_cuts=0.004,
             bad_images=0.05,
-            unhealthy_images=0.03,
+            unhealthy_images=0.04,
             power_cuts_in_trial=0.03,
-            lost_nodes=0.01,
-            lost_reports=0.01,
+            lost_nodes=0.015,
+            lost_reports=0.004,
         )
 
     def luck_of(self, guid: str) -> Luck:
         """Return the luck of the node with this UUID, the same for the same seed."""
         return Luck(self, random.Random(f"{self.seed}/{guid}"), guid)  # noqa: S311  # a simulation
+
+
+class Misfortune(enum.Enum):
+    """What can befall a node: one kind for each probability of a `FaultPlan`. The value is what a history calls it."""
+
+    FAILED_DOWNLOAD = "failed download"
+    BROKEN_PACKAGE = "broken package"
+    FAILED_COMMIT = "failed commit"
+    POWER_CUT = "power cut"
+    BAD_IMAGE = "bad image"
+    UNHEALTHY_IMAGE = "unhealthy image"
+    POWER_CUT_IN_TRIAL = "power cut in the trial boot"
+    LOST_NODE = "lost node"
+    LOST_REPORT = "lost report"
 
 
 class TrialBoot(enum.Enum):
@@ -78,6 +92,16 @@ class TrialBoot(enum.Enum):
 _DOWNLOADS: Final = frozenset({"prefetch", "write slot", "download packages", "replace apt sources"})
 _INSTALLATIONS: Final = frozenset({"install packages", "upgrade packages"})
 _CUTS: Final = (Fault.CUT_BEFORE, Fault.CUT_DURING, Fault.CUT_AFTER)
+COMMIT: Final = "set default"
+
+
+def misfortune_of(call: str, fault: Fault) -> Misfortune:
+    """Return what kind of misfortune it is that `call`, one of the calls that can go wrong, goes wrong as `fault`."""
+    if fault in _CUTS:
+        return Misfortune.POWER_CUT
+    if call == COMMIT:
+        return Misfortune.FAILED_COMMIT
+    return Misfortune.FAILED_DOWNLOAD if call in _DOWNLOADS else Misfortune.BROKEN_PACKAGE
 
 
 @define
@@ -133,10 +157,10 @@ class Luck:
 
 @define
 class LuckyCalls(Calls):
-    """Lets calls go wrong as luck has it, and tells `on_fault` of it."""
+    """Lets calls go wrong as luck has it, and tells `on_misfortune` of what kind it is and how the call went wrong."""
 
     luck: Luck = field(kw_only=True)
-    on_fault: Callable[[str, Fault], None] = field(kw_only=True)
+    on_misfortune: Callable[[Misfortune, str], None] = field(kw_only=True)
     special: Mapping[str, Callable[[], Fault | None]] = field(factory=dict, kw_only=True)
 
     def choose(self, name: str, kinds: Sequence[Fault]) -> Fault | None:
@@ -144,5 +168,5 @@ class LuckyCalls(Calls):
         special = self.special.get(name)
         fault = special() if special is not None else self.luck.at_call(name, kinds)
         if fault is not None:
-            self.on_fault(name, fault)
+            self.on_misfortune(misfortune_of(name, fault), f"{name}: {fault.value}")
         return fault

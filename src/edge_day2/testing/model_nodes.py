@@ -38,6 +38,7 @@ def _fails(reason: FailureReason) -> type[Exception]:
 _DOWNLOAD = _fails(FailureReason.DOWNLOAD_FAIL)
 _WRITE = _fails(FailureReason.UT_WRITE)
 _BOOT = _fails(FailureReason.BOOTLOADER_FAIL)
+_COMMIT = _fails(FailureReason.OS_COMMIT_FAIL)
 _HEALTH = _fails(FailureReason.CRITICAL_SERVICES)
 _APT = _fails(FailureReason.UPDATE_TOOL)
 
@@ -186,7 +187,8 @@ class ModelABNode(ModelNode):
         """See `BootloaderPort`."""
         if entry not in self.proven and not (entry == self.active and entry in self.verified):
             raise Violation(f"boot entry {entry} became the default before it was verified")
-        self.calls.go("set default", CHANGE, _BOOT, lambda: self._set_default(entry))
+        failure = _BOOT if entry in self.proven else _COMMIT
+        self.calls.go("set default", CHANGE, failure, lambda: self._set_default(entry))
 
     def _set_default(self, entry: BootEntry) -> None:
         self.default = entry
@@ -236,7 +238,8 @@ class ModelABNode(ModelNode):
 class ModelAptNode(ModelNode):
     """A package database that can be interrupted, an archive, sources, and a kernel command line.
 
-    `available` is what the repository has; `half` is what an interrupted change was about.
+    `available` is what the repository has; `half` is what an interrupted change was about. `agent_package` and
+    `helper_package` are the names of the packages that hold the agent and its helper.
     """
 
     packages: dict[str, str] = field(factory=dict)
@@ -246,6 +249,8 @@ class ModelAptNode(ModelNode):
     sources: tuple[str, ...] = ()
     grub_command_line: str = ""
     kernel_started_with: str = ""
+    agent_package: str = "agent"
+    helper_package: str = "helper"
 
     def copy(self) -> Self:
         """Return an independent copy with calls of its own."""
@@ -288,11 +293,11 @@ class ModelAptNode(ModelNode):
 
     def upgrade_agent(self) -> bool:
         """See `AptPort`."""
-        return self._change("upgrade agent", self._upgrades("agent"))
+        return self._change("upgrade agent", self._upgrades(self.agent_package))
 
     def upgrade_helper(self) -> None:
         """See `AptPort`."""
-        self._change("upgrade helper", self._upgrades("helper"))
+        self._change("upgrade helper", self._upgrades(self.helper_package))
 
     def _upgrades(self, *names: str) -> tuple[tuple[str, str], ...]:
         wanted = names or tuple(self.packages)

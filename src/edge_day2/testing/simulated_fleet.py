@@ -47,6 +47,7 @@ class SimulatedFleet:
         self._faults = faults
         self._policy = policy
         self._report_every = report_every
+        self._guids: dict[str, str] = {}
         self._tenants: set[str] = set()
         self._queue: list[tuple[datetime, int, Callable[[], datetime | None]]] = []
         self._entries = 0
@@ -67,8 +68,9 @@ class SimulatedFleet:
             hosts = {host.resource_id: host for host in unit.all(Host, tenant)}
             instances = list(unit.all(Instance, tenant))
         for instance in instances:
-            current = systems[instance.current_os_id]
-            self._add_node(hosts[instance.host_id].guid, tenant, current, packages, repository)
+            guid = hosts[instance.host_id].guid
+            self._guids[instance.resource_id] = guid
+            self._add_node(guid, tenant, systems[instance.current_os_id], packages, repository)
         if tenant not in self._tenants:
             self._tenants.add(tenant)
             self._push(self._clock.now(), lambda: self._look_for_lost(tenant))
@@ -142,7 +144,7 @@ class SimulatedFleet:
         for instance in self._manager.find_lost(tenant):
             event = HistoryEvent(
                 at=self._clock.now(),
-                guid="",
+                guid=self._guids.get(instance.resource_id, ""),
                 kind=HistoryKind.LOST,
                 text=instance.resource_id,
                 detail=instance.update.text,

@@ -28,7 +28,7 @@ from edge_day2.domain.mutable_events import (
 from edge_day2.domain.resources import OSType
 from edge_day2.errors import Unavailable
 from edge_day2.ports.maintenance_link import MaintenanceLink
-from edge_day2.testing.fault_plan import FaultPlan, Luck, LuckyCalls, TrialBoot
+from edge_day2.testing.fault_plan import COMMIT, FaultPlan, Luck, LuckyCalls, Misfortune, TrialBoot
 from edge_day2.testing.faults import Fault, PowerCut
 from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode
 
@@ -49,6 +49,14 @@ _MINUTES: Final[Mapping[type[Command], float]] = {
 _OTHER_COMMANDS: Final = timedelta(seconds=10)
 _BOOT: Final = timedelta(minutes=3)
 _AFTER_POWER_CUT: Final = timedelta(minutes=7)
+_MISFORTUNES_IN_TRIAL: Final[Mapping[TrialBoot, Misfortune]] = {
+    TrialBoot.FALLS_BACK: Misfortune.BAD_IMAGE,
+    TrialBoot.POWER_CUT: Misfortune.POWER_CUT_IN_TRIAL,
+    TrialBoot.LOST: Misfortune.LOST_NODE,
+}
+# Of the packages of a mutable node.
+_AGENT_PACKAGE: Final = "platform-update-agent"
+_HELPER_PACKAGE: Final = "in-band-manageability"
 
 
 @define
@@ -63,14 +71,20 @@ class VirtualClock:
 
 
 class HistoryKind(enum.Enum):
-    """What a line of a fleet's history is about."""
+    """What a line of a fleet's history is about, and what its `text` and `detail` are."""
 
     REPORT = "report"
+    """A status type that the Maintenance Manager heard, and the status detail."""
     FAULT = "fault"
+    """The value of a `Misfortune`, and what exactly went wrong."""
     BOOT = "boot"
+    """How a trial boot went."""
     STATE = "state"
+    """The name of the flow's state that the node is in, or "off"."""
     LOST = "lost"
+    """The Maintenance Manager recorded the node as lost."""
     ORCHESTRATOR = "orchestrator"
+    """What the orchestrator or its admin did."""
 
 
 @frozen(kw_only=True)
@@ -110,6 +124,11 @@ class _UnsteadyLink:
 
     def platform_update_status(self, request: PlatformUpdateStatusRequest) -> PlatformUpdateStatusResponse:
         fault = self.luck.at_report()
+        if fault is not None:
+            lost = "the report" if fault is Fault.FAILS else "the answer"
+            self.note(
+                HistoryKind.FAULT, Misfortune.LOST_REPORT.value, f"{request.update_status.status_type.name}: {lost}"
+            )
         if fault is Fault.FAILS:
             raise Unavailable("simulated: the report was lost")
         answer = self.link.platform_update_status(request)
@@ -167,13 +186,20 @@ class SimulatedNode:
         self._spread = timedelta(seconds=int(guid.replace("-", ""), 16) % 600)
         self.machine: ModelABNode | ModelAptNode
         self._node: ImmutableNode | MutableNode
-        calls = LuckyCalls(luck=self._luck, on_fault=self._note_fault, special={"set default": self._fault_at_commit})
+        calls = LuckyCalls(
+            luck=self._luck, on_misfortune=self._note_misfortune, special={COMMIT: self._fault_at_commit}
+        )
         if image is not None:
             ab = ModelABNode.with_image(image)
-            ab.is_well = lambda found: self._luck.is_healthy(found.image_id)
+            ab.is_well = self._is_well
             self.machine, self._node = ab, ImmutableNode(slots=ab, bootloader=ab, health=ab, system=ab)
         else:
-            apt = ModelAptNode(packages=dict(packages or {}), available=repository if repository is not None else {})
+            apt = ModelAptNode(
+                packages=dict(packages or {}),
+                available=repository if repository is not None else {},
+                agent_package=_AGENT_PACKAGE,
+                helper_package=_HELPER_PACKAGE,
+            )
             self.machine = apt
             self._node = MutableNode(apt=apt, apt_sources=apt, grub=apt, health=apt, system=apt)
         self.machine.calls = calls
@@ -258,7 +284,10 @@ class SimulatedNode:
         if entry not in machine.proven:
             image = machine.contents[entry.slot].image_id
             outcome = self._luck.at_trial_boot(image) if machine.bootable(entry) else TrialBoot.FALLS_BACK
-            self._note(HistoryKind.BOOT, f"trial boot of {image} in slot {entry.slot.value} {outcome.value}")
+            text = f"trial boot of {image} in slot {entry.slot.value}: {outcome.value}"
+            self._note(HistoryKind.BOOT, text)
+            if outcome in _MISFORTUNES_IN_TRIAL:
+                self._note_misfortune(_MISFORTUNES_IN_TRIAL[outcome], text)
             if outcome is TrialBoot.LOST:
                 self.lost = True
                 return False
@@ -273,8 +302,14 @@ class SimulatedNode:
     def _note(self, kind: HistoryKind, text: str, detail: str = "") -> None:
         self._on_event(HistoryEvent(at=self._clock.now(), guid=self.guid, kind=kind, text=text, detail=detail))
 
-    def _note_fault(self, name: str, fault: Fault) -> None:
-        self._note(HistoryKind.FAULT, f"{name} {fault.value}")
+    def _note_misfortune(self, misfortune: Misfortune, detail: str) -> None:
+        self._note(HistoryKind.FAULT, misfortune.value, detail)
+
+    def _is_well(self, image: Image) -> bool:
+        healthy = self._luck.is_healthy(image.image_id)
+        if not healthy:
+            self._note_misfortune(Misfortune.UNHEALTHY_IMAGE, f"{image.image_id}: a critical service doesn't start")
+        return healthy
 
     def _note_state(self) -> None:
         state = self.agent.record.flow
