@@ -116,8 +116,54 @@ class InventoryTransactionContract:
         with inventory.reading() as unit:
             assert list(unit.all(Region, TENANT)) == [*many, fleet.country, fleet.town]
 
-    def test_nothing_to_add_is_no_error(self, inventory: Inventory) -> None:
-        store(inventory)
+    def test_many_are_replaced_or_none(self, inventory: Inventory, fleet: Fleet) -> None:
+        many = [Region(resource_id=f"region-{number:05}", tenant_id=TENANT, name="old") for number in range(6000)]
+        store(inventory, *many)
+        renamed = [(region, evolve(region, name="new")) for region in many]
+        gone = evolve(many[0], resource_id="gone")
+        with inventory.writing() as unit:
+            with pytest.raises(NotFound, match="nowhere"):
+                unit.replace_all([*renamed, (fleet.site, evolve(fleet.site, region_id="nowhere"))])
+            with pytest.raises(NotFound, match="gone"):
+                unit.replace_all([*renamed[:10], (gone, evolve(gone, name="new"))])
+            with pytest.raises(InvalidResource):
+                unit.replace_all([*renamed, (fleet.site, evolve(fleet.site, name="nul \0"))])
+            assert {region.name for region in unit.all(Region, TENANT)} == {"old", "country", "town"}
+            unit.replace_all(iter(renamed))
+        with inventory.reading() as unit:
+            assert {region.name for region in unit.all(Region, TENANT)} == {"new", "country", "town"}
+
+    def test_many_replacements_may_be_of_any_kind_and_follow_each_other(
+        self, inventory: Inventory, fleet: Fleet
+    ) -> None:
+        once, twice = evolve(fleet.host, name="once"), evolve(fleet.host, name="twice", site_id=None)
+        spelled = evolve(fleet.for_host, schedule=RepeatedSchedule(day_week="3,1"))
+        elsewhere = evolve(fleet.instance, desired_os_id="os-old")
+        with inventory.writing() as unit:
+            unit.replace_all(
+                [
+                    (fleet.host, once),
+                    (fleet.instance, elsewhere),
+                    (fleet.site, fleet.site),
+                    (once, twice),
+                    (spelled, evolve(spelled, name="renamed")),
+                ]
+            )
+        assert load(inventory, fleet.host) == twice
+        assert load(inventory, fleet.instance) == elsewhere
+        assert load(inventory, fleet.for_host).name == "renamed"
+
+    def test_one_stale_replacement_of_many_is_a_conflict(self, inventory: Inventory, fleet: Fleet) -> None:
+        stale = evolve(fleet.town, name="stale")
+        changes = [(fleet.country, evolve(fleet.country, name="renamed")), (stale, evolve(stale, name="lost"))]
+        with pytest.raises(Conflict), inventory.writing() as unit:
+            unit.replace_all(changes)
+        assert load(inventory, fleet.country) == fleet.country
+
+    def test_nothing_to_add_or_replace_is_no_error(self, inventory: Inventory) -> None:
+        with inventory.writing() as unit:
+            unit.add_all([])
+            unit.replace_all([])
         with inventory.reading() as unit:
             assert unit.tenants() == ()
 
@@ -187,6 +233,7 @@ class InventoryTransactionContract:
             attempts: tuple[Callable[[], None], ...] = (
                 lambda: unit.add(evolve(fleet.site, resource_id="site-2")),
                 lambda: unit.add_all([]),
+                lambda: unit.replace_all([]),
                 lambda: unit.replace(fleet.site, evolve(fleet.site, name="renamed")),
                 lambda: unit.delete(fleet.for_nothing),
             )

@@ -210,6 +210,10 @@ class MemoryUnitOfWork:
         """See `UnitOfWork.replace`."""
         raise _reading()
 
+    def replace_all(self, changes: Iterable[tuple[R, R]]) -> None:
+        """See `UnitOfWork.replace_all`."""
+        raise _reading()
+
     def delete(self, resource: Resource) -> None:
         """See `UnitOfWork.delete`."""
         raise _reading()
@@ -233,11 +237,21 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         self._put(None, resource)
 
     def add_all(self, resources: Iterable[Resource]) -> None:
+        with self._all_or_nothing():
+            for resource in resources:
+                self.add(resource)
+
+    def replace_all(self, changes: Iterable[tuple[R, R]]) -> None:
+        with self._all_or_nothing():
+            for old, new in changes:
+                self.replace(old, new)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
         before = self._now()
         self._owner = object()  # from here on `before` is somebody else's, so that it stays as it is
         try:
-            for resource in resources:
-                self.add(resource)
+            yield
         except BaseException:
             self._content = before
             raise
@@ -246,7 +260,7 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         kind, tenant_id, resource_id = type(old), old.tenant_id, old.resource_id
         if (type(new), new.tenant_id, new.resource_id) != (kind, tenant_id, resource_id):
             raise InvalidResource(f"{kind.__name__}.resource_id", new.resource_id, f"{resource_id!r} of {tenant_id!r}")
-        check_storable(new)
+        check_storable(new, old)
         if self.get(kind, tenant_id, resource_id) != old:
             self._failed = Conflict(f"{kind.__name__} {resource_id!r} was changed in the meantime; repeat")
             raise self._failed

@@ -64,15 +64,10 @@ class _Codec:
     decode: Callable[[Any], Any]
 
 
-def _same(value: Any) -> Any:
-    return value
-
-
 def _names(kind: type[Enum]) -> _Codec:
     return _Codec(attrgetter("name"), kind.__getitem__)
 
 
-_PLAIN: Final = _Codec(_same, _same)
 _INSTANT: Final = _Codec(
     lambda instant: None if instant is None else to_microseconds(instant),
     lambda number: None if number is None else _EPOCH + timedelta(microseconds=number),
@@ -98,15 +93,23 @@ class Shape(Generic[R]):
         self.kind = kind
         self.table = table
         self.names: tuple[str, ...] = tuple(column.name for column in table.columns)
+        self.old_names: tuple[str, ...] = tuple(f"old_{name}" for name in self.names)
         # The columns that a reference, a check or a unique index looks at, the latter's WHERE included.
         self.constrained: frozenset[str] = frozenset(_constrained(table))
         self._make = make
-        self._codecs = [(name, codecs.get(name, _PLAIN)) for name in self.names]
-        self._writers = [(attrgetter(nested.get(name, name)), codec.encode) for name, codec in self._codecs]
+        self._read = attrgetter(*(nested.get(name, name) for name in self.names))
+        self._coded = [(place, name, codecs[name]) for place, name in enumerate(self.names) if name in codecs]
 
-    def encode(self, resource: R) -> tuple[Plain, ...]:
+    def encode(self, resource: R) -> Sequence[Plain]:
         """Return the row of `resource`."""
-        return tuple(encode(attribute(resource)) for attribute, encode in self._writers)
+        row = list(self._read(resource))
+        for place, _, codec in self._coded:
+            row[place] = codec.encode(row[place])
+        return row
+
+    def to_columns(self, resource: R) -> dict[str, Plain]:
+        """Return the row of `resource` by the names of its columns."""
+        return dict(zip(self.names, self.encode(resource), strict=True))
 
     def decode(self, row: Sequence[Any]) -> R:
         """Return the resource of a row.
@@ -115,7 +118,9 @@ class Shape(Generic[R]):
             StorageError: the row holds what no version of this library has written.
         """
         try:
-            values = {name: codec.decode(value) for (name, codec), value in zip(self._codecs, row, strict=True)}
+            values = dict(zip(self.names, row, strict=True))
+            for _, name, codec in self._coded:
+                values[name] = codec.decode(values[name])
             return self._make(values)
         except (EdgeDay2Error, ValueError, KeyError, TypeError, OverflowError) as error:
             key = ", ".join(repr(value) for value in row[:2])
@@ -193,9 +198,10 @@ class _ScheduleShape(Shape[ScheduleResource]):
 
     def __init__(self) -> None:
         codecs = {"kind": _names(ScheduleKind), "start_time": _INSTANT, "end_time": _INSTANT}
+        # The names of the columns aren't those of the attributes, which `encode` sees to.
         super().__init__(ScheduleResource, schema.SCHEDULE, _make_schedule, codecs, {})
 
-    def encode(self, resource: ScheduleResource) -> tuple[Plain, ...]:
+    def encode(self, resource: ScheduleResource) -> Sequence[Plain]:
         schedule, target = resource.schedule, resource.target
         values: dict[str, Plain] = {
             "tenant_id": resource.tenant_id,

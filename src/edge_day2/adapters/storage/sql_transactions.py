@@ -5,9 +5,10 @@ Statements are in `statements`, rows in `rows`. Where connections come from is `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Executable, insert
@@ -32,6 +33,7 @@ from edge_day2.errors import (
 )
 
 R = TypeVar("R", bound=Resource)
+T = TypeVar("T")
 
 _LOWEST_NUMBER: Final = -(2**63)
 _BULK_ROWS: Final = 5000
@@ -166,6 +168,10 @@ class SqlUnitOfWork:
         """See `UnitOfWork.replace`."""
         raise _reading()
 
+    def replace_all(self, changes: Iterable[tuple[R, R]]) -> None:
+        """See `UnitOfWork.replace_all`."""
+        raise _reading()
+
     def delete(self, resource: Resource) -> None:
         """See `UnitOfWork.delete`."""
         raise _reading()
@@ -173,6 +179,10 @@ class SqlUnitOfWork:
 
 def _reading() -> FailedPrecondition:
     return FailedPrecondition("a reading transaction changes nothing; use writing()")
+
+
+class _NotTogether(Exception):
+    """A batch can't be stored by one statement."""
 
 
 class SqlWritingUnitOfWork(SqlUnitOfWork):
@@ -216,48 +226,44 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
     def add(self, resource: Resource) -> None:
         check_storable(resource)
         shape = shape_of(type(resource))
-        row = dict(zip(shape.names, shape.encode(resource), strict=True))
-        if self._change(insert(shape.table), row, constrained=True) is None:
+        if self._change(insert(shape.table), shape.to_columns(resource), constrained=True) is None:
             self._raise_broken_rule(resource, is_new=True)
 
     def add_all(self, resources: Iterable[Resource]) -> None:
+        self._in_bulk(resources, self._add_rows, self.add)
+
+    def _add_rows(self, resources: Sequence[Resource]) -> bool:
+        """Add resources kind by kind, so that what they refer to comes first."""
+        for kind in KINDS:
+            found = [resource for resource in resources if type(resource) is kind]
+            for resource in found:
+                check_storable(resource)
+            if found:
+                shape = shape_of(kind)
+                self._connection.execute(insert(shape.table), [shape.to_columns(resource) for resource in found])
+        return True
+
+    def _in_bulk(
+        self, items: Iterable[T], together: Callable[[Sequence[T]], bool], singly: Callable[[T], None]
+    ) -> None:
+        """Do all `items` or none: many `together`, and those `singly`, for the right error, where that doesn't work."""
         self._check_usable()
+        stream = iter(items)
         try:
             with self._savepoint():
-                waiting: list[Resource] = []
-                for resource in resources:
-                    check_storable(resource)
-                    waiting.append(resource)
-                    if len(waiting) == _BULK_ROWS:
-                        self._add_bulk(waiting)
-                        waiting = []
-                self._add_bulk(waiting)
+                while batch := list(islice(stream, _BULK_ROWS)):
+                    with suppress(IntegrityError, _NotTogether), self._savepoint():
+                        if together(batch):
+                            continue
+                        raise _NotTogether
+                    for item in batch:
+                        singly(item)
         except SQLAlchemyError as error:
             raise self._fail(translate(error)) from error
 
-    def _add_bulk(self, resources: Sequence[Resource]) -> None:
-        """Add resources kind by kind, so that what they refer to comes first."""
-        try:
-            with self._savepoint():
-                for kind in KINDS:
-                    shape = shape_of(kind)
-                    rows = [
-                        dict(zip(shape.names, shape.encode(resource), strict=True))
-                        for resource in resources
-                        if type(resource) is kind
-                    ]
-                    if rows:
-                        self._connection.execute(insert(shape.table), rows)
-        except IntegrityError:
-            # One of them breaks a rule. One by one, the culprit gets its own error.
-            for resource in resources:
-                self.add(resource)
-
     def replace(self, old: R, new: R) -> None:
         kind, tenant_id, resource_id = type(old), old.tenant_id, old.resource_id
-        if (type(new), new.tenant_id, new.resource_id) != (kind, tenant_id, resource_id):
-            raise InvalidResource(f"{kind.__name__}.resource_id", new.resource_id, f"{resource_id!r} of {tenant_id!r}")
-        check_storable(new)
+        _check_replacement(old, new)
         if self._replace_row(old, new):
             return
         stored = self.get(kind, tenant_id, resource_id)
@@ -268,24 +274,38 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
 
     def _replace_row(self, old: R, new: R) -> bool:
         """Write `new` where the row is that of `old`, and return whether it was."""
-        shape = shape_of(type(old))
-        before = dict(zip(shape.names, shape.encode(old), strict=True))
-        after = dict(zip(shape.names, shape.encode(new), strict=True))
-        changed = tuple(name for name in shape.names if before[name] != after[name])
+        changed, parameters = _changes(old, new)
         if not changed:
             return self._find(type(old), old.tenant_id, old.resource_id) == old
-        parameters = {f"old_{name}": value for name, value in before.items()}
-        parameters |= {f"new_{name}": after[name] for name in changed}
-        constrained = not shape.constrained.isdisjoint(changed)
+        constrained = not shape_of(type(old)).constrained.isdisjoint(changed)
         rows = self._change(statements.of(type(old)).change(changed), parameters, constrained=constrained)
         if rows is None:
             self._raise_broken_rule(new, is_new=False)
         return rows == 1
 
+    def replace_all(self, changes: Iterable[tuple[R, R]]) -> None:
+        self._in_bulk(changes, self._replace_rows, lambda change: self.replace(*change))
+
+    def _replace_rows(self, changes: Sequence[tuple[R, R]]) -> bool:
+        """Replace what changes in the same columns by one statement; return False where not every row was its old."""
+        alike: dict[tuple[type[R], tuple[str, ...]], list[Mapping[str, Plain]]] = {}
+        for old, new in changes:
+            _check_replacement(old, new)
+            changed, parameters = _changes(old, new)
+            if not changed:
+                return False
+            alike.setdefault((type(old), changed), []).append(parameters)
+        for (kind, changed), rows in alike.items():
+            done = self._connection.execute(statements.of(kind).change(changed), rows)
+            if done.rowcount != len(rows):
+                return False
+        return True
+
     def delete(self, resource: Resource) -> None:
         kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id
         key = {"tenant_id": tenant_id, "resource_id": resource_id}
-        rows = self._change(statements.of(kind).remove, key, constrained=True)
+        storable = is_text(tenant_id) and is_text(resource_id)
+        rows = self._change(statements.of(kind).remove, key, constrained=True) if storable else 0
         if rows == 0:
             raise NotFound(f"tenant {tenant_id!r} has no {kind.__name__} {resource_id!r}")
         if rows is None:
@@ -313,3 +333,22 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
                 named = f"{kind.__name__} {resource.resource_id!r} refers to {target.__name__} {target_id!r}"
                 raise NotFound(f"{named}, which tenant {tenant_id!r} doesn't have")
         raise self._fail(Conflict("somebody else's transaction broke a rule together with this one; repeat it"))
+
+
+def _check_replacement(old: Resource, new: Resource) -> None:
+    """Refuse `new` where it can't take the place of `old`."""
+    key = type(old), old.tenant_id, old.resource_id
+    if (type(new), new.tenant_id, new.resource_id) != key:
+        expected = f"{old.resource_id!r} of {old.tenant_id!r}"
+        raise InvalidResource(f"{type(old).__name__}.resource_id", new.resource_id, expected)
+    check_storable(new, old)
+
+
+def _changes(old: R, new: R) -> tuple[tuple[str, ...], dict[str, Plain]]:
+    """Return the columns that change, and the parameters of the statement that changes them."""
+    shape = shape_of(type(old))
+    before, after = shape.encode(old), shape.encode(new)
+    parameters = dict(zip(shape.old_names, before, strict=True))
+    changed = [place for place, value in enumerate(before) if value != after[place]]
+    parameters.update((f"new_{shape.names[place]}", after[place]) for place in changed)
+    return tuple(shape.names[place] for place in changed), parameters

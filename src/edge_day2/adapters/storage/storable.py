@@ -30,13 +30,17 @@ def is_text(value: str) -> bool:
     return True
 
 
-def check_storable(resource: Resource) -> None:
-    """Refuse a resource that not every database can hold.
+def check_storable(resource: Resource, old: Resource | None = None) -> None:
+    """Refuse a resource that not every database can hold. What it shares with `old`, which is stored, needs no look.
 
     Raises:
         InvalidResource: a text has a NUL character or a lone surrogate, or an id has more than 300 characters.
     """
-    _check(type(resource).__name__, resource)
+    kind = type(resource)
+    for attribute in attrs.fields(kind):
+        content = getattr(resource, attribute.name)
+        if old is None or content is not getattr(old, attribute.name):
+            _check(f"{kind.__name__}.{attribute.name}", content)
 
 
 def _check(name: str, value: object) -> None:
@@ -50,6 +54,4 @@ def _check(name: str, value: object) -> None:
             _check(name, item)
     elif attrs.has(kind := type(value)):
         for attribute in attrs.fields(kind):
-            content = getattr(value, attribute.name)
-            if isinstance(content, str | tuple) or attrs.has(type(content)):
-                _check(f"{name}.{attribute.name}", content)
+            _check(f"{name}.{attribute.name}", getattr(value, attribute.name))
