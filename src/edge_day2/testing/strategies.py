@@ -100,9 +100,10 @@ def images(profile_name: str = "microvisor-nonrt") -> st.SearchStrategy[Image]:
     return st.integers(1, 4).map(image)
 
 
-def immutable_targets() -> st.SearchStrategy[ImmutableTarget]:
-    """What an A/B node may be told to run: an image, a kernel command line, both, or neither."""
-    return st.builds(ImmutableTarget, image=st.none() | images(), kernel_command_line=_KERNEL_COMMAND_LINES)
+def immutable_targets(image: st.SearchStrategy[Image | None] | None = None) -> st.SearchStrategy[ImmutableTarget]:
+    """What an A/B node may be told to run: an image (default: some of `images`, or none), a kernel command line."""
+    drawn = st.none() | images() if image is None else image
+    return st.builds(ImmutableTarget, image=drawn, kernel_command_line=_KERNEL_COMMAND_LINES)
 
 
 def package_targets() -> st.SearchStrategy[PackageTarget]:
@@ -153,7 +154,7 @@ def immutable_updates(draw: st.DrawFn) -> ImmutableUpdate:
     image = draw(images())
     return ImmutableUpdate(
         target=ImmutableTarget(image=image, kernel_command_line=draw(_KERNEL_COMMAND_LINES)),
-        next_target=draw(st.none() | immutable_targets()),
+        next_target=draw(st.none() | immutable_targets(images())),
         window=draw(windows()),
         running=draw(images()),
         origin=origin,
@@ -192,7 +193,10 @@ def flow_states(draw: st.DrawFn, flow: Flow[_T], name: str | None = None) -> Flo
 
 
 def events(flow: Flow[Any], name: str | None = None) -> st.SearchStrategy[Event]:
-    """Events of `flow`: those named `name`, or any. Whether a state accepts them is another matter."""
+    """Events of `flow`: those named `name`, or any. Whether a state accepts them is another matter.
+
+    Targets of an A/B flow name an image, so that every event that a state accepts can follow on every other.
+    """
     if name is not None:
         return _event(flow, flow.events[name])
     return st.sampled_from(sorted(flow.events)).flatmap(lambda drawn: _event(flow, flow.events[drawn]))
@@ -202,7 +206,7 @@ def _event(flow: Flow[Any], kind: type[Event]) -> st.SearchStrategy[Event]:
     fields: dict[str, st.SearchStrategy[Any]] = {
         "at": instants(),
         "window": windows(),
-        "target": immutable_targets() if flow.name == IMMUTABLE_FLOW.name else package_targets(),
+        "target": immutable_targets(images()) if flow.name == IMMUTABLE_FLOW.name else package_targets(),
         "failure": failures(),
         "running": images(),
         "observation": observations(),
