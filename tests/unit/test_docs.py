@@ -1,0 +1,40 @@
+"""Documents that are generated are what would be generated now."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_day2.domain.flow import Flow
+from edge_day2.domain.immutable import IMMUTABLE_FLOW
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.testing.flow_diagrams import flows_document
+
+FLOWS_DOCUMENT = Path(__file__).parents[2] / "docs" / "flows.md"
+
+
+def test_the_document_of_the_flows_is_fresh() -> None:
+    assert FLOWS_DOCUMENT.read_text(encoding="utf-8") == flows_document(), "stale: run `make docs`"
+
+
+@pytest.mark.parametrize("flow", [IMMUTABLE_FLOW, MUTABLE_FLOW], ids=lambda flow: str(flow.name))
+def test_the_document_tells_of_every_state_event_and_command(flow: Flow[Any]) -> None:
+    document = flows_document()
+
+    assert all(f"| {state} |" in document for state in flow.states)
+    assert all(f"| `{event}` |" in document for event in flow.events)
+    assert all(f"`{event}` → {target}" in document for (_, event), target in flow.table.items())
+
+
+def test_the_document_is_written_to_the_path_that_is_named(tmp_path: Path) -> None:
+    written = tmp_path / "flows.md"
+
+    module = "edge_day2.testing.flow_diagrams"
+    subprocess.run([sys.executable, "-m", module, str(written)], check=True)
+    printed = subprocess.run([sys.executable, "-m", module], check=True, capture_output=True, encoding="utf-8")
+
+    assert written.read_text(encoding="utf-8") == printed.stdout == flows_document()
