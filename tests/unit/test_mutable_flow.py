@@ -1,0 +1,264 @@
+"""Every arrow of the description's diagram of a mutable update, and the ways that it forgot."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from edge_day2.domain import mutable_events as ev
+from edge_day2.domain.flow import Event, WindowClosed, WindowOpened, WindowTimedOut
+from edge_day2.domain.mutable import changes
+from edge_day2.domain.mutable_events import PackageTarget
+from edge_day2.domain.observation import Observation, PackageDatabase
+from edge_day2.domain.schedules import Window
+from edge_day2.domain.statuses import EntryStatus, FailureReason, UpdateAction, UpdateStatusType, UpdateType
+from edge_day2.testing.flow_walks import (
+    AFTER,
+    APT_COMPARING,
+    APT_DOWNLOADING_PACKAGES,
+    APT_DOWNLOADING_UPGRADE,
+    APT_INSTALLING_PACKAGES,
+    APT_INSTALLING_UPGRADE,
+    APT_REBOOTING,
+    APT_RECORDING,
+    APT_RESTARTING,
+    APT_UPDATED,
+    APT_UPDATING_AGENT,
+    APT_UPDATING_COMMAND_LINE,
+    APT_UPDATING_HELPER,
+    APT_UPDATING_SOURCES,
+    APT_VERIFYING,
+    BEFORE,
+    NOW,
+    WINDOW,
+    apt_walk,
+    failure,
+)
+
+TARGET = PackageTarget(update_sources=("Types: deb",), update_packages=("curl",), kernel_command_line="quiet")
+OTHER = PackageTarget(update_packages=("vim",))
+FAILED, UPDATED = UpdateStatusType.FAILED, UpdateStatusType.UPDATED
+CHANGED = changes(BEFORE, AFTER, NOW)
+
+BEFORE_REBOOT = [
+    APT_RECORDING,
+    APT_UPDATING_SOURCES,
+    APT_UPDATING_AGENT,
+    APT_UPDATING_HELPER,
+    APT_UPDATING_COMMAND_LINE,
+    APT_DOWNLOADING_PACKAGES,
+    APT_INSTALLING_PACKAGES,
+    APT_DOWNLOADING_UPGRADE,
+    APT_INSTALLING_UPGRADE,
+    APT_COMPARING,
+    APT_REBOOTING,
+]
+before_reboot = pytest.mark.parametrize("way", BEFORE_REBOOT, ids=lambda way: way[-1].name)
+
+
+def node(boot_id: str = "first", **changes: Any) -> Observation:
+    return Observation(at=NOW, boot_id=boot_id, **changes)
+
+
+def test_a_whole_update_takes_its_steps_in_order() -> None:
+    walk = apt_walk(TARGET).on(WindowOpened(NOW, WINDOW))
+    assert walk.command == ev.RecordPackages()
+    walk.on(ev.PackagesRecorded(NOW, BEFORE))
+    assert walk.command == ev.UpdateAptSources(("Types: deb",))
+    walk.on(ev.SourcesUpdated(NOW))
+    assert walk.command == ev.UpdateAgent()
+    walk.on(ev.AgentUpdated(NOW))
+    assert walk.command == ev.RestartAgent()
+    walk.restarted(node())
+    assert walk.command == ev.UpdateHelper()
+    walk.on(ev.HelperUpdated(NOW))
+    assert walk.command == ev.SetKernelCommandLine("quiet")
+    walk.on(ev.KernelCommandLineUpdated(NOW))
+    assert walk.command == ev.DownloadPackages(("curl",))
+    walk.on(ev.PackagesDownloaded(NOW))
+    assert walk.command == ev.InstallPackages(("curl",))
+    walk.on(ev.PackagesInstalled(NOW))
+    assert walk.command == ev.DownloadUpgrade()
+    walk.on(ev.UpgradeDownloaded(NOW))
+    assert walk.command == ev.InstallUpgrade()
+    walk.on(ev.UpgradeInstalled(NOW))
+    assert walk.command == ev.ComparePackages(BEFORE, "quiet", True)
+    walk.on(ev.ChangesFound(NOW, CHANGED, "first"))
+    assert walk.command == ev.RebootNode()
+    walk.restarted(node("second"))
+    assert walk.command == ev.VerifyUpdate(TARGET, CHANGED)
+    walk.on(ev.UpdateVerified(NOW))
+
+    assert walk.state.name == "updated"
+    assert walk.command is None
+    assert walk.said == ["STARTED", "UPDATED", "UP_TO_DATE"]
+
+
+def test_updated_tells_what_was_installed_and_upgraded() -> None:
+    walk = apt_walk().on(*APT_UPDATED)
+
+    entries = json.loads(walk.reports[-2].status_detail)["update_log"]
+    assert [(entry["package_name"], entry["action"], entry["version"]) for entry in entries] == [
+        ("agent", "upgrade", "2"),
+        ("curl", "install", "7.81"),
+    ]
+    assert entries[0]["previous_version"] == "1"
+    assert {entry["status"] for entry in entries} == {"installed"}
+    assert {entry["failure_reason"] for entry in entries} == {"nofailure"}
+
+
+def test_an_agent_that_is_the_newest_is_not_restarted() -> None:
+    walk = apt_walk().on(*APT_UPDATING_AGENT, ev.AgentCurrent(NOW))
+
+    assert walk.command == ev.UpdateHelper()
+
+
+def test_nothing_that_changed_needs_no_reboot() -> None:
+    walk = apt_walk().on(*APT_COMPARING, ev.NothingChanged(NOW))
+
+    assert walk.state.name == "up_to_date"
+    assert walk.said == ["STARTED", "UP_TO_DATE"]
+
+
+def test_a_kernel_command_line_that_is_current_is_no_change() -> None:
+    walk = apt_walk(TARGET).on(*APT_COMPARING)
+
+    assert walk.command == ev.ComparePackages(BEFORE, "quiet", False)
+
+
+@pytest.mark.parametrize("way", [*BEFORE_REBOOT, APT_RESTARTING, APT_VERIFYING], ids=lambda way: way[-1].name)
+def test_a_step_that_fails_still_says_what_it_changed(way: tuple[Event, ...]) -> None:
+    walk = apt_walk().on(*way, ev.StepFailed(NOW, failure(FailureReason.UPDATE_TOOL, "dpkg: error")))
+    assert walk.command == ev.RecordFailure(() if way is APT_RECORDING else BEFORE)
+    assert "FAILED" not in walk.said
+
+    walk.on(ev.FailureRecorded(NOW, CHANGED))
+
+    assert walk.state.name == "failed"
+    assert walk.state.data.retries == 1
+    assert walk.said == ["STARTED", "FAILED"]
+    *installed, failed = walk.detail(FAILED).update_log
+    assert [entry.package_name for entry in installed] == ["agent", "curl"]
+    assert (failed.status, failed.failure_reason) == (EntryStatus.FAILED, FailureReason.UPDATE_TOOL)
+    assert failed.failure_log == "dpkg: error"
+
+
+def test_a_verification_that_fails_is_reported_with_all_that_was_changed() -> None:
+    walk = apt_walk().on(*APT_VERIFYING)
+
+    walk.on(ev.VerificationFailed(NOW, failure(FailureReason.CRITICAL_SERVICES, "sshd is down")))
+
+    assert walk.state.name == "failed"
+    assert walk.said == ["STARTED", "FAILED"]
+    assert [entry.package_name for entry in walk.detail(FAILED).update_log] == ["agent", "curl", ""]
+    assert walk.detail(FAILED).reasons == (FailureReason.CRITICAL_SERVICES,)
+
+
+def test_a_restart_of_the_agent_is_not_taken_for_the_reboot() -> None:
+    walk = apt_walk().on(*APT_REBOOTING).restarted(node("first"))
+
+    assert walk.command == ev.RebootNode()
+
+
+@before_reboot
+def test_a_package_database_that_was_interrupted_is_repaired_before_the_step_goes_on(way: tuple[Event, ...]) -> None:
+    walk = apt_walk().on(*way)
+    pending = walk.command
+
+    walk.restarted(node(packages=PackageDatabase.INTERRUPTED))
+    assert walk.command == ev.RepairPackages(1)
+    walk.on(ev.PackagesRepaired(NOW))
+
+    assert walk.command == pending
+
+
+def test_repairs_are_counted() -> None:
+    walk = apt_walk().on(*APT_INSTALLING_UPGRADE)
+
+    walk.on(ev.PackagesInterrupted(NOW), ev.PackagesRepaired(NOW), ev.PackagesInterrupted(NOW))
+
+    assert walk.command == ev.RepairPackages(2)
+
+
+def test_a_repair_that_fails_ends_the_update() -> None:
+    walk = apt_walk().on(*APT_INSTALLING_UPGRADE, ev.PackagesInterrupted(NOW))
+
+    walk.on(ev.StepFailed(NOW, failure(FailureReason.UPDATE_TOOL)))
+
+    assert walk.command == ev.RecordFailure(BEFORE)
+
+
+@before_reboot
+def test_a_window_that_closes_pauses_and_the_next_one_runs_the_steps_again(way: tuple[Event, ...]) -> None:
+    walk = apt_walk().on(*way, WindowClosed(NOW))
+    assert walk.command is None
+    assert "paused" in walk.detail(UpdateStatusType.STARTED).message
+
+    later = Window(NOW + timedelta(days=1), NOW + timedelta(days=1, hours=2))
+    walk.on(WindowOpened(NOW, later))
+
+    assert walk.command == ev.RecordPackages()
+    assert walk.said == ["STARTED", "STARTED", "STARTED"]
+
+
+def test_what_was_installed_before_the_update_is_recorded_only_once() -> None:
+    walk = apt_walk().on(*APT_INSTALLING_UPGRADE, WindowClosed(NOW), WindowOpened(NOW, WINDOW))
+
+    walk.on(ev.PackagesRecorded(NOW, AFTER))
+
+    assert walk.state.data.before == BEFORE
+
+
+@before_reboot
+def test_a_window_that_closes_fails_the_update_where_the_policy_says_so(way: tuple[Event, ...]) -> None:
+    walk = apt_walk().on(*way, WindowTimedOut(NOW), ev.FailureRecorded(NOW, ()))
+
+    assert walk.state.name == "failed"
+    assert walk.detail(FAILED).reasons == (FailureReason.WINDOW_CLOSED,)
+    assert "partial success" in walk.detail(FAILED).update_log[-1].failure_log
+
+
+def test_after_the_reboot_no_window_and_no_target_stops_the_flow() -> None:
+    walk = apt_walk().on(*APT_VERIFYING)
+
+    accepted = walk.flow.accepts(walk.state)
+
+    assert not {"window_closed", "window_timed_out", "target_changed"} & set(accepted)
+
+
+@before_reboot
+def test_a_target_that_changes_starts_over_and_forgets_nothing(way: tuple[Event, ...]) -> None:
+    walk = apt_walk().on(*way)
+    recorded = walk.state.data.before
+
+    walk.on(ev.TargetChanged(NOW, OTHER))
+
+    assert walk.command == ev.RecordPackages()
+    assert walk.state.data.target == OTHER
+    assert walk.state.data.before == recorded
+    assert walk.said[-1] == "STARTED"
+
+
+@pytest.mark.parametrize("way", [(), (*APT_INSTALLING_UPGRADE, WindowClosed(NOW))])
+def test_a_target_that_changes_while_nothing_happens_is_taken_in_silence(way: tuple[Event, ...]) -> None:
+    walk = apt_walk().on(*way)
+    said = list(walk.said)
+
+    walk.on(ev.TargetChanged(NOW, OTHER))
+
+    assert walk.command is None
+    assert walk.state.data.target == OTHER
+    assert walk.said == said
+
+
+def test_the_update_log_is_the_difference_of_two_package_databases() -> None:
+    log = changes((("a", "1"), ("b", "1"), ("gone", "1")), (("a", "1"), ("b", "2"), ("c", "3")), NOW)
+
+    assert [(entry.package_name, entry.action, entry.version, entry.previous_version) for entry in log] == [
+        ("b", UpdateAction.UPGRADE, "2", "1"),
+        ("c", UpdateAction.INSTALL, "3", ""),
+    ]
+    assert {entry.update_type for entry in log} == {UpdateType.OS}
