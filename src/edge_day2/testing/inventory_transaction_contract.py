@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from edge_day2.domain.resources import Host, Instance, Region, Resource
+from edge_day2.domain.resources import Host, Instance, OSResource, Region, Resource, Site
 from edge_day2.domain.schedules import RepeatedSchedule
 from edge_day2.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidResource, NotFound, StorageError
 from edge_day2.ports.inventory import Inventory, UnitOfWork
@@ -98,9 +98,10 @@ class InventoryTransactionContract:
                 with pytest.raises((AlreadyExists, NotFound, FailedPrecondition, InvalidResource)):
                     attempt()
             unit.replace(fleet.site, evolve(fleet.site, name="renamed"))
-        assert load(inventory, site) == site
-        assert load(inventory, fleet.site).name == "renamed"
-        assert load(inventory, fleet.old_os) == fleet.old_os
+        with inventory.reading() as unit:
+            assert list(unit.all(Site, TENANT)) == [evolve(fleet.site, name="renamed"), site]
+            assert list(unit.all(Host, TENANT)) == [fleet.host]
+            assert list(unit.all(OSResource, TENANT)) == [fleet.new_os, fleet.old_os]
 
     def test_many_are_added_or_none(self, inventory: Inventory, fleet: Fleet) -> None:
         many = [Region(resource_id=f"region-{number:05}", tenant_id=TENANT, name="region") for number in range(6000)]
