@@ -303,9 +303,9 @@ def _entry_from_json(document: Mapping[str, object]) -> UpdateLogEntry:
 def _time(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return _EPOCH
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def count_changes(entries: Iterable[UpdateLogEntry]) -> int:
