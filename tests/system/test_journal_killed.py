@@ -13,14 +13,12 @@ from edge_day2.adapters.journal import FileJournal
 
 WRITER = """
 import sys
-from datetime import UTC, datetime, timedelta
 from edge_day2.adapters.journal import FileJournal
 from edge_day2.domain.agent import AgentRecord
 
 journal = FileJournal(sys.argv[1])
-begin = datetime(2026, 1, 1, tzinfo=UTC)
 for number in range(10**9):
-    journal.store(AgentRecord(last_time=begin + timedelta(seconds=number), refused="x" * (number % 5000)))
+    journal.store(AgentRecord(refused="x" * (number % 5000)))
     print(number, flush=True)
 """
 

@@ -25,6 +25,7 @@ from edge_day2.domain.messages import (
 )
 from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
 from edge_day2.domain.mutable_events import PackageTarget
+from edge_day2.domain.node_windows import ClockMemory
 from edge_day2.domain.observation import BootEntry, Slot
 from edge_day2.domain.resources import OSType
 from edge_day2.domain.schedules import RepeatedSchedule, SingleSchedule, Window
@@ -59,7 +60,7 @@ IMMUTABLE = AgentRecord(
     ),
     outbox=(UpdateStatus(status_type=UpdateStatusType.STARTED, status_detail='{"update_log":[]}'),),
     answer=ANSWER,
-    last_time=NOW,
+    clock=ClockMemory(latest=NOW, begun=(Window(NOW, NOW + timedelta(hours=1)),)),
 )
 MUTABLE = AgentRecord(
     flow=MUTABLE_FLOW.start(
@@ -135,8 +136,8 @@ def test_what_is_torn_or_foreign_is_unreadable(content: bytes) -> None:
     [
         ("outbox", [5]),
         ("outbox", "STARTED"),
-        ("last_time", "2026-03-01T12:00:00"),
-        ("last_time", 5),
+        ("clock", {"latest": "2026-03-01T12:00:00"}),
+        ("clock", {"latest": 5}),
         ("refused", None),
         ("extra", 1),
         ("flow", "scheduled"),

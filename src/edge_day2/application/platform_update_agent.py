@@ -17,22 +17,23 @@ from attrs import evolve, frozen
 from edge_day2.domain.agent import (
     AgentPolicy,
     AgentRecord,
-    Target,
+    Situation,
     WindowClose,
     flow_of,
     held,
     in_progress,
+    look,
     next_event,
     next_update,
-    next_window,
     recovered_update,
     refusal_reports,
     target_of,
-    usable_window,
+    too_short,
 )
 from edge_day2.domain.flow import Event, Transition, WindowClosed, WindowTimedOut
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus
-from edge_day2.domain.statuses import UpdateStatusType
+from edge_day2.domain.node_windows import ClockState
+from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
 from edge_day2.errors import InvalidMessage, NewerFormat, RequestError, UnreadableState
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.journal import Journal
@@ -85,7 +86,8 @@ class PlatformUpdateAgent:
         self._record = AgentRecord()
         self._newer_format = ""
         self._process_ends = False
-        self._clock_behind_since: datetime | None = None
+        self._steady_since: datetime | None = None
+        self._read_last: datetime | None = None
 
     @property
     def record(self) -> AgentRecord:
@@ -113,8 +115,7 @@ class PlatformUpdateAgent:
         except UnreadableState as error:
             _log.error("%s: %s", self._host_guid, error)
             flow = recovered_update(self._node.os_type, self._node.observe(now), str(error))
-            self._record = AgentRecord(flow=flow, outbox=refusal_reports(AgentRecord(), str(error), now), last_time=now)
-            self._journal.store(self._record)
+            self._store(AgentRecord(flow=flow, outbox=refusal_reports(AgentRecord(), str(error), now)), now)
         state = self._record.flow
         if state is None:
             return
@@ -134,9 +135,9 @@ class PlatformUpdateAgent:
         now = self._clock.now() if now is None else now
         result = self._deliver(now)
         if not self._newer_format:
-            self._check_clock(now)
             self._begin(now)
             self._interrupt(now)
+            self._say_if_too_short(now)
         return result
 
     def run_pending(self) -> bool:
@@ -180,33 +181,21 @@ class PlatformUpdateAgent:
             return f"does nothing: the Maintenance Manager's answer was refused: {record.refused}"
         if record.answer is None:
             return "waits for the Maintenance Manager's first answer"
-        if now < record.last_time:
-            return f"opens no window: the clock says {now:%Y-%m-%d %H:%M}, the journal was stored later"
+        seen = self._look(now)
+        if seen.clock.state is not ClockState.BELIEVED:
+            return f"opens no window: the clock says {now:%Y-%m-%d %H:%M}, which is {seen.clock.state.value}"
         if record.flow is not None and in_progress(record):
             doing = record.flow.name.replace("_", " ")
             command = flow_of(record.flow).command(record.flow)
-            return f"update in progress: {doing}" if command is not None else f"{doing}: {self._window(now)}"
-        target = self._target()
-        if target is None:
+            return f"update in progress: {doing}" if command is not None else f"{doing}: {_explain_window(seen)}"
+        if seen.target is None:
             return "not updated: the orchestrator names no desired OS"
-        if reason := held(record, now, self._policy):
-            return f"not updated: {reason}"
-        if record.flow is not None and record.flow.name in ("updated", "up_to_date"):
-            return f"up to date, {self._window(now)}"
-        return self._window(now)
-
-    def _window(self, now: datetime) -> str:
-        record = self._record
-        if record.answer is None:
-            return "knows no window"
-        if usable_window(record, now) is not None:
-            return "a window is open"
-        ahead = next_window(record.answer.update_schedule, now)
-        return f"waits for the window at {ahead.start:%Y-%m-%d %H:%M} UTC" if ahead else "no window is scheduled"
-
-    def _target(self) -> Target | None:
-        answer = self._record.answer
-        return target_of(answer, self._node.os_type, self._policy) if answer is not None else None
+        if record.flow is not None and record.flow.data.target == seen.target:
+            if reason := held(record, now, self._policy):
+                return f"not updated: {reason}"
+            if record.flow.name in ("updated", "up_to_date"):
+                return f"up to date, {_explain_window(seen)}"
+        return too_short(record, seen, self._policy) or _explain_window(seen)
 
     def _deliver(self, now: datetime) -> TickResult:
         delivered = 0
@@ -235,18 +224,23 @@ class PlatformUpdateAgent:
             return evolve(record, refused=str(error), outbox=record.outbox + reports)
         return evolve(record, answer=answer, refused="")
 
-    def _check_clock(self, now: datetime) -> None:
-        # A clock that once stood in the future must not keep windows shut for ever.
-        if now >= self._record.last_time or now < self._policy.earliest:
-            self._clock_behind_since = None
-        elif self._clock_behind_since is None or now < self._clock_behind_since:
-            self._clock_behind_since = now
-        elif now - self._clock_behind_since >= self._policy.clock_settles:
-            self._record = evolve(self._record, last_time=now)
-            self._journal.store(self._record)
+    def _look(self, now: datetime) -> Situation:
+        # A jump back may be an error or its correction: from here the clock has to prove itself.
+        if self._steady_since is None or self._read_last is None or now < self._read_last:
+            self._steady_since = now
+        self._read_last = now
+        return look(
+            self._record,
+            now,
+            now - self._steady_since,
+            host_guid=self._host_guid,
+            os_type=self._node.os_type,
+            policy=self._policy,
+        )
 
     def _begin(self, now: datetime) -> None:
-        state = next_update(self._record, self._target(), now, self._policy)
+        seen = self._look(now)
+        state = next_update(self._record, seen, self._policy)
         if state is not None:
             self._store(evolve(self._record, flow=state), now)
 
@@ -254,11 +248,21 @@ class PlatformUpdateAgent:
         state = self._record.flow
         if state is None or not in_progress(self._record):
             return False
-        event = next_event(state, self._record, self._target(), now, self._policy)
+        event = next_event(state, self._record, self._look(now), self._policy)
         if event is None:
             return False
         self._feed(event, now)
         return True
+
+    def _say_if_too_short(self, now: datetime) -> None:
+        record = self._record
+        log = too_short(record, self._look(now), self._policy)
+        if not log:
+            return
+        said = record.outbox[-1] if record.outbox else record.last_report or _IDLE
+        told = evolve(said, status_detail=StatusDetail(message=log).to_json())
+        if told != said:
+            self._store(evolve(record, outbox=(*record.outbox, told)), now)
 
     def _feed(self, event: Event, now: datetime) -> None:
         state = self._record.flow
@@ -272,9 +276,17 @@ class PlatformUpdateAgent:
         self._store(evolve(self._record, flow=transition.state, outbox=self._record.outbox + transition.reports), now)
 
     def _store(self, record: AgentRecord, now: datetime) -> None:
-        if evolve(record, last_time=self._record.last_time) == self._record:
+        if record == self._record:
             return
-        record = evolve(record, last_time=max(now, record.last_time))
         if not self._newer_format:
+            # What the clock was believed at goes into the journal with every change, and makes none by itself.
+            record = evolve(record, clock=self._look(now).clock.memory)
             self._journal.store(record)
         self._record = record
+
+
+def _explain_window(seen: Situation) -> str:
+    if seen.window is not None:
+        return "a window is open"
+    ahead = seen.schedule.next_window(seen.now)
+    return f"waits for the window at {ahead.start:%Y-%m-%d %H:%M} UTC" if ahead else "no window is scheduled"

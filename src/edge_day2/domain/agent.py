@@ -7,6 +7,7 @@ Pure: everything is a function of the agent's record (its journal), the time and
 from __future__ import annotations
 
 import enum
+import functools
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -15,6 +16,8 @@ from attrs import evolve, frozen
 
 from edge_day2.domain import immutable_events, mutable_events
 from edge_day2.domain.flow import (
+    WINDOW_CLOSED,
+    Command,
     Event,
     Failure,
     Flow,
@@ -27,9 +30,20 @@ from edge_day2.domain.flow import (
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.immutable_events import Image, ImmutableTarget
+from edge_day2.domain.joint_schedule import JointSchedule
 from edge_day2.domain.messages import PlatformUpdateStatusResponse, UpdateSchedule, UpdateStatus
 from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
 from edge_day2.domain.mutable_events import PackageTarget
+from edge_day2.domain.node_windows import (
+    DOWNLOAD_SPREAD,
+    ClockJudgement,
+    ClockMemory,
+    ClockRules,
+    ClockState,
+    download_start,
+    judge_clock,
+    window_fit,
+)
 from edge_day2.domain.observation import Observation
 from edge_day2.domain.resources import KERNEL_COMMAND_LINE, SHA256, OSType, check_kernel_command_line
 from edge_day2.domain.schedules import Window
@@ -63,10 +77,12 @@ class AgentPolicy:
         interruptions: how many trial boots of one image may be ended by power cuts.
         retries: how many failures before the trial boot are tried again.
         retry_after: distance to the first retry; it doubles with each, up to `retry_at_most`.
-        prefetch: how long before the window an image is downloaded ahead (the original: 6 h).
+        prefetch: over how long before the window the fleet's downloads ahead of it are spread.
+        salt: another one deals the moments of these downloads anew.
+        time_to_update: a window that stays open for less isn't used to begin an update or to go on with one.
+        time_to_reboot: what is left of the window at the reboot must be enough for it and the verification.
         daily: in a window that never closes, how often a mutable node looks for upgrades.
-        earliest: the clock is wrong before this instant.
-        clock_settles: how long a clock that stands behind the journal must run on before it is believed.
+        clock: when the node's clock is believed.
     """
 
     window_close: WindowClose = WindowClose.PAUSE
@@ -76,10 +92,12 @@ class AgentPolicy:
     retries: int = 10
     retry_after: timedelta = timedelta(minutes=10)
     retry_at_most: timedelta = timedelta(days=1)
-    prefetch: timedelta = timedelta(hours=6)
+    prefetch: timedelta = DOWNLOAD_SPREAD
+    salt: str = ""
+    time_to_update: timedelta = timedelta(0)
+    time_to_reboot: timedelta = timedelta(0)
     daily: timedelta = timedelta(days=1)
-    earliest: datetime = datetime(2026, 1, 1, tzinfo=UTC)
-    clock_settles: timedelta = timedelta(hours=1)
+    clock: ClockRules = ClockRules(earliest=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @frozen(kw_only=True)
@@ -92,7 +110,7 @@ class AgentRecord:
         last_report: what the MM heard last; repeated as a sign of life.
         answer: the last answer that could be used.
         refused: why the newest answer can't be used, "" where it can.
-        last_time: the latest instant at which the record was stored.
+        clock: the latest instant at which the clock was believed when the record was stored, and the windows begun.
     """
 
     flow: Update | None = None
@@ -100,7 +118,31 @@ class AgentRecord:
     last_report: UpdateStatus | None = None
     answer: PlatformUpdateStatusResponse | None = None
     refused: str = ""
-    last_time: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    clock: ClockMemory = ClockMemory()
+
+
+@frozen(kw_only=True)
+class Situation:
+    """What the agent goes by when it decides something.
+
+    Attributes:
+        now: the clock's reading.
+        host_guid: the node's UUID.
+        target: what the orchestrator wants, None where it wants nothing.
+        schedule: what opens windows.
+        clock: whether the clock is believed, and the window that is open.
+    """
+
+    now: datetime
+    host_guid: str
+    target: Target | None
+    schedule: JointSchedule
+    clock: ClockJudgement
+
+    @property
+    def window(self) -> Window | None:
+        """The window in which the node may be disturbed now; None as well where the clock isn't believed."""
+        return self.clock.window
 
 
 def flow_of(state: Update) -> Flow[Any]:
@@ -163,44 +205,56 @@ def _image_of(answer: PlatformUpdateStatusResponse) -> Image | None:
     )
 
 
-def open_window(schedule: UpdateSchedule, now: datetime) -> Window | None:
-    """Return the window that is open now, None where there is none; of several the one that closes last."""
+@functools.lru_cache(maxsize=256)
+def joint_schedule(schedule: UpdateSchedule) -> JointSchedule:
+    """Return what the single and the repeated schedules open together."""
     single = (schedule.single_schedule,) if schedule.single_schedule is not None else ()
-    found = [window for entry in (*single, *schedule.repeated_schedules) if (window := entry.window_at(now))]
-    return max(found, key=lambda window: (window.end is None, window.end), default=None)
+    return JointSchedule((*single, *schedule.repeated_schedules))
 
 
-def next_window(schedule: UpdateSchedule, now: datetime) -> Window | None:
-    """Return the first window that starts now or later, None where there is none."""
-    single = (schedule.single_schedule,) if schedule.single_schedule is not None else ()
-    found = [window for entry in (*single, *schedule.repeated_schedules) if (window := entry.next_window(now))]
-    return min(found, key=lambda window: window.start, default=None)
+def look(
+    record: AgentRecord, now: datetime, steady: timedelta, *, host_guid: str, os_type: OSType, policy: AgentPolicy
+) -> Situation:
+    """Return the situation at `now`; `steady` is for how long the clock has run without being put back."""
+    answer = record.answer
+    schedule = joint_schedule(answer.update_schedule if answer is not None else UpdateSchedule())
+    return Situation(
+        now=now,
+        host_guid=host_guid,
+        target=target_of(answer, os_type, policy) if answer is not None else None,
+        schedule=schedule,
+        clock=judge_clock(record.clock, now, steady, schedule, policy.clock),
+    )
 
 
-def usable_window(record: AgentRecord, now: datetime) -> Window | None:
-    """Return the window in which the node may be disturbed now.
+def too_short(record: AgentRecord, seen: Situation, policy: AgentPolicy) -> str:
+    """Return why an update that could begin or go on in the open window doesn't, "" where the window is long enough."""
+    waits = not in_progress(record) or (
+        record.flow is not None and WindowOpened.name in flow_of(record.flow).accepts(record.flow)
+    )
+    if seen.window is None or seen.window.end is None or not waits or _fits(seen, policy.time_to_update):
+        return ""
+    return f"not started: the update needs {policy.time_to_update}, the window closes at {seen.window.end:%H:%M} UTC"
 
-    None as well where the clock stands behind the journal: at boot it can be wrong until NTP has run.
-    """
-    if record.answer is None or now < record.last_time:
-        return None
-    return open_window(record.answer.update_schedule, now)
+
+def _fits(seen: Situation, needed: timedelta) -> bool:
+    return seen.window is not None and window_fit(seen.window, seen.now, needed).fits
 
 
-def next_update(record: AgentRecord, target: Target | None, now: datetime, policy: AgentPolicy) -> Update | None:
+def next_update(record: AgentRecord, seen: Situation, policy: AgentPolicy) -> Update | None:
     """Return the initial state of the update that should begin now, None where none should.
 
     None as long as the MM hasn't heard how the last one ended.
     """
-    if target is None or record.outbox or in_progress(record) or record.refused or record.answer is None:
+    target = seen.target
+    if target is None or record.outbox or in_progress(record) or record.refused:
         return None
-    window = usable_window(record, now)
     if isinstance(target, PackageTarget):
-        return _next_mutable(record, target, window, now, policy)
+        return _next_mutable(record, target, seen, policy)
     previous = record.flow.data if record.flow is not None and isinstance(record.flow.data, ImmutableUpdate) else None
     begun = ImmutableUpdate(target=target)
     if previous is not None and record.flow is not None and previous.target == target:
-        if record.flow.name in ("updated", "up_to_date") or held(record, now, policy):
+        if record.flow.name in ("updated", "up_to_date") or held(record, seen.now, policy):
             return None
         begun = evolve(
             begun,
@@ -209,29 +263,28 @@ def next_update(record: AgentRecord, target: Target | None, now: datetime, polic
             interruptions=previous.interruptions,
             retries=previous.retries,
         )
-    if window is None and not (target.image is not None and _prefetch_due(record, now, policy)):
-        return None
-    return IMMUTABLE_FLOW.start(begun)
+    if _fits(seen, policy.time_to_update) or (target.image is not None and _prefetch_due(seen, policy)):
+        return IMMUTABLE_FLOW.start(begun)
+    return None
 
 
-def _next_mutable(
-    record: AgentRecord, target: PackageTarget, window: Window | None, now: datetime, policy: AgentPolicy
-) -> Update | None:
-    if window is None:
+def _next_mutable(record: AgentRecord, target: PackageTarget, seen: Situation, policy: AgentPolicy) -> Update | None:
+    if not _fits(seen, policy.time_to_update):
         return None
     previous = record.flow.data if record.flow is not None and isinstance(record.flow.data, MutableUpdate) else None
-    if previous is None or previous.window is None or previous.target != target:
+    if previous is None or previous.target != target:
         return MUTABLE_FLOW.start(MutableUpdate(target=target))
-    # Once per window; a window that never closes counts as a new one every day.
-    same_window = previous.window.start == window.start and now - record.last_time < policy.daily
-    return None if same_window else MUTABLE_FLOW.start(MutableUpdate(target=target, retries=previous.retries))
+    # Once per window; one that never closes counts as a new one every day.
+    a_day_later = previous.begun is not None and seen.now - previous.begun >= policy.daily
+    again = seen.clock.begins or a_day_later
+    return MUTABLE_FLOW.start(MutableUpdate(target=target, retries=previous.retries)) if again else None
 
 
-def _prefetch_due(record: AgentRecord, now: datetime, policy: AgentPolicy) -> bool:
-    if record.answer is None or now < record.last_time:
+def _prefetch_due(seen: Situation, policy: AgentPolicy) -> bool:
+    if seen.clock.state is not ClockState.BELIEVED:
         return False
-    ahead = next_window(record.answer.update_schedule, now)
-    return ahead is not None and ahead.start - now <= policy.prefetch
+    ahead = seen.schedule.next_window(seen.now)
+    return ahead is not None and seen.now >= download_start(ahead, seen.host_guid, policy.salt, spread=policy.prefetch)
 
 
 def held(record: AgentRecord, now: datetime, policy: AgentPolicy) -> str:
@@ -259,27 +312,37 @@ def held(record: AgentRecord, now: datetime, policy: AgentPolicy) -> str:
     return ""
 
 
-def next_event(
-    state: Update, record: AgentRecord, target: Target | None, now: datetime, policy: AgentPolicy
-) -> Event | None:
+def next_event(state: Update, record: AgentRecord, seen: Situation, policy: AgentPolicy) -> Event | None:
     """Return what the outside does to the update in `state` before its command, None where the command may go on."""
     flow = flow_of(state)
     accepted = flow.accepts(state)
-    if not record.refused and (changed := _changed_target(state, target, now)) is not None and changed.name in accepted:
+    changed = None if record.refused else _changed_target(state, seen.target, seen.now)
+    if changed is not None and changed.name in accepted:
         return changed
-    window = usable_window(record, now)
-    if window is not None and WindowOpened.name in accepted:
-        return WindowOpened(now, window)
+    if WindowOpened.name in accepted and seen.window is not None and _fits(seen, policy.time_to_update):
+        return WindowOpened(seen.now, seen.window)
     command = flow.command(state)
     if command is not None:
-        closing = WindowTimedOut(now) if policy.window_close is WindowClose.FAIL else WindowClosed(now)
+        closing = _closing(command, seen, policy)
         # A state that doesn't accept it has gone too far to stop: it verifies, commits or rolls back.
-        return closing if window is None and command.disruptive and closing.name in accepted else None
+        return closing if closing is not None and closing.name in accepted else None
     if immutable_events.PrefetchDue.name in accepted and isinstance(state.data, ImmutableUpdate):
-        waits = state.data.failure is not None and held(evolve(record, flow=state), now, policy)
-        if state.data.target.image is not None and not waits and _prefetch_due(record, now, policy):
-            return immutable_events.PrefetchDue(now)
+        waits = state.data.failure is not None and held(evolve(record, flow=state), seen.now, policy)
+        if state.data.target.image is not None and not waits and _prefetch_due(seen, policy):
+            return immutable_events.PrefetchDue(seen.now)
     return None
+
+
+def _closing(command: Command, seen: Situation, policy: AgentPolicy) -> Event | None:
+    if not command.disruptive:
+        return None
+    log = WINDOW_CLOSED
+    if seen.window is not None:
+        reboots = isinstance(command, immutable_events.RebootIntoTrial | mutable_events.RebootNode)
+        if not reboots or _fits(seen, policy.time_to_reboot):
+            return None
+        log = f"what is left of the maintenance window isn't enough for the reboot, which needs {policy.time_to_reboot}"
+    return WindowTimedOut(seen.now) if policy.window_close is WindowClose.FAIL else WindowClosed(seen.now, log)
 
 
 def _changed_target(state: Update, target: Target | None, now: datetime) -> Event | None:

@@ -28,8 +28,17 @@ from statemachine.transition_list import TransitionList
 from edge_day2.domain.messages import UpdateStatus
 from edge_day2.domain.observation import Observation
 from edge_day2.domain.schedules import Window
-from edge_day2.domain.statuses import FailureReason
+from edge_day2.domain.statuses import FailureReason, StatusDetail, UpdateStatusType
 from edge_day2.errors import InvalidTransition
+
+Reports: TypeAlias = tuple[UpdateStatus, ...]
+
+
+def paused(log: str) -> Reports:
+    """Return the report of an update that waits for the next window, because of `log`."""
+    detail = StatusDetail(message=f"paused: {log}, the update goes on in the next one")
+    return (UpdateStatus(status_type=UpdateStatusType.STARTED, status_detail=detail.to_json()),)
+
 
 _WORD_START: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
@@ -52,9 +61,17 @@ class WindowOpened(Event):
     window: Window
 
 
+WINDOW_CLOSED: Final = "the maintenance window closed"
+
+
 @frozen
 class WindowClosed(Event):
-    """The window closed before the next disruptive command: pause and go on in the next one."""
+    """The window closed before the next disruptive command, or too little is left of it; `log` says which.
+
+    The update pauses and goes on in the next one.
+    """
+
+    log: str = WINDOW_CLOSED
 
 
 @frozen
@@ -98,7 +115,6 @@ class Command:
     disruptive: ClassVar[bool] = False
 
 
-Reports: TypeAlias = tuple[UpdateStatus, ...]
 D = TypeVar("D")
 
 

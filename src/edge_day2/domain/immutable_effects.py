@@ -22,6 +22,7 @@ from edge_day2.domain.flow import (
     WindowClosed,
     WindowOpened,
     WindowTimedOut,
+    paused,
 )
 from edge_day2.domain.immutable_events import Image, ImmutableTarget
 from edge_day2.domain.messages import UpdateStatus
@@ -48,6 +49,7 @@ class ImmutableUpdate:
         running: the image that ran when the update began.
         origin: the boot entry where the update began, and where a rollback leads.
         trial: the boot entry that is tried.
+        pause_log: why an armed trial stands down.
         boot_id: the boot in which the pending reboot was decided.
         failure: why the update failed, or is being rolled back.
         rollbacks: how often a rollback came up in the trial entry again.
@@ -62,6 +64,7 @@ class ImmutableUpdate:
     running: Image | None = None
     origin: BootEntry | None = None
     trial: BootEntry | None = None
+    pause_log: str = ""
     boot_id: str = ""
     failure: Failure | None = None
     rollbacks: int = 0
@@ -112,12 +115,6 @@ def _failed(data: ImmutableUpdate, status: EntryStatus = EntryStatus.FAILED) -> 
 
 
 _STARTED: Final[Reports] = (UpdateStatus(status_type=UpdateStatusType.STARTED),)
-_PAUSED: Final[Reports] = (
-    UpdateStatus(
-        status_type=UpdateStatusType.STARTED,
-        status_detail=StatusDetail(message="paused: the maintenance window closed, goes on in the next one").to_json(),
-    ),
-)
 _DOWNLOADING: Final[Reports] = (UpdateStatus(status_type=UpdateStatusType.DOWNLOADING),)
 _DOWNLOADED: Final[Reports] = (UpdateStatus(status_type=UpdateStatusType.DOWNLOADED),)
 
@@ -213,8 +210,18 @@ def _going_back(data: ImmutableUpdate, event: ev.DefaultRestored) -> _Result:
     return evolve(data, boot_id=event.boot_id), ()
 
 
+def _pause(data: ImmutableUpdate, event: WindowClosed) -> _Result:
+    return data, paused(event.log)
+
+
+def _stand_down(data: ImmutableUpdate, event: WindowClosed) -> _Result:
+    return evolve(data, pause_log=event.log), ()
+
+
 def _stood_down(data: ImmutableUpdate, event: ev.DefaultRestored) -> _Result:
-    return evolve(data, target=data.next_target or data.target, next_target=None), _PAUSED
+    target = data.next_target or data.target
+    log = data.pause_log or "the desired OS changed"
+    return evolve(data, target=target, next_target=None, pause_log=""), paused(log)
 
 
 def _committed(data: ImmutableUpdate, event: ev.TrialCommitted) -> _Result:
@@ -277,11 +284,13 @@ EFFECTS: Final[Effects[ImmutableUpdate]] = {
     ("restoring_default", ev.DefaultRestored): _going_back,
     ("standing_down", ev.DefaultRestored): _stood_down,
     ("standing_down", ev.RestoreFailed): _fail,
-    ("clearing", WindowClosed): _PAUSED,
-    ("downloading", WindowClosed): _PAUSED,
-    ("installing", WindowClosed): _PAUSED,
-    ("clearing_entry", WindowClosed): _PAUSED,
-    ("staging_entry", WindowClosed): _PAUSED,
+    ("clearing", WindowClosed): _pause,
+    ("downloading", WindowClosed): _pause,
+    ("installing", WindowClosed): _pause,
+    ("clearing_entry", WindowClosed): _pause,
+    ("staging_entry", WindowClosed): _pause,
+    ("arming", WindowClosed): _stand_down,
+    ("rebooting", WindowClosed): _stand_down,
     (ANY_STATE, WindowTimedOut): _timed_out,
     (ANY_STATE, ev.TargetChanged): _retarget_in_window,
     ("scheduled", ev.TargetChanged): _retarget,

@@ -34,6 +34,7 @@ from edge_day2.domain.flow import (
     WindowOpened,
     WindowTimedOut,
     loops,
+    paused,
 )
 from edge_day2.domain.messages import UpdateStatus
 from edge_day2.domain.mutable_events import Packages, PackageTarget
@@ -113,6 +114,7 @@ class MutableUpdate:
     Attributes:
         target: what the update applies.
         window: the maintenance window that the update works in, None before the first one.
+        begun: when the first window opened.
         before: what was installed when the update began, None until recorded.
         interrupted: the package database has to be repaired before the state's own command.
         kernel_command_line_changed: the next boot has another kernel command line.
@@ -125,6 +127,7 @@ class MutableUpdate:
 
     target: PackageTarget
     window: Window | None = None
+    begun: datetime | None = None
     before: Packages | None = None
     interrupted: bool = False
     kernel_command_line_changed: bool = False
@@ -139,16 +142,14 @@ _Result = tuple[MutableUpdate, Reports]
 
 _STARTED: Final[Reports] = (UpdateStatus(status_type=UpdateStatusType.STARTED),)
 _UP_TO_DATE: Final[Reports] = (UpdateStatus(status_type=UpdateStatusType.UP_TO_DATE),)
-_PAUSED: Final[Reports] = (
-    UpdateStatus(
-        status_type=UpdateStatusType.STARTED,
-        status_detail=StatusDetail(message="paused: the maintenance window closed, goes on in the next one").to_json(),
-    ),
-)
+
+
+def _pause(data: MutableUpdate, event: WindowClosed) -> _Result:
+    return data, paused(event.log)
 
 
 def _open_window(data: MutableUpdate, event: WindowOpened) -> _Result:
-    return evolve(data, window=event.window), _STARTED
+    return evolve(data, window=event.window, begun=data.begun or event.at), _STARTED
 
 
 def _interrupted(data: MutableUpdate, event: ev.PackagesInterrupted) -> _Result:
@@ -251,7 +252,7 @@ _EFFECTS: Final[Effects[MutableUpdate]] = {
     (ANY_STATE, ev.FailureRecorded): _failure_recorded,
     (ANY_STATE, ev.VerificationFailed): _verification_failed,
     (ANY_STATE, ev.UpdateVerified): _verified,
-    (ANY_STATE, WindowClosed): _PAUSED,
+    (ANY_STATE, WindowClosed): _pause,
     (ANY_STATE, WindowTimedOut): _timed_out,
     (ANY_STATE, ev.TargetChanged): _retarget_in_window,
     ("scheduled", ev.TargetChanged): _retarget,

@@ -12,7 +12,7 @@ from attrs import define, frozen
 from edge_day2.application.immutable_node import ImmutableNode
 from edge_day2.application.mutable_node import MutableNode
 from edge_day2.application.platform_update_agent import PlatformUpdateAgent
-from edge_day2.domain.agent import AgentPolicy, AgentRecord, flow_of, next_window, open_window
+from edge_day2.domain.agent import AgentPolicy, AgentRecord, flow_of, joint_schedule
 from edge_day2.domain.flow import Command
 from edge_day2.domain.immutable_events import DownloadImage, Image, InstallImage, PrefetchImage, VerifyTrial
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus
@@ -261,11 +261,15 @@ class SimulatedNode:
 
     def _window_is_open(self, now: datetime) -> bool:
         answer = self.agent.record.answer
-        return answer is not None and open_window(answer.update_schedule, now) is not None
+        return answer is not None and joint_schedule(answer.update_schedule).is_open(now)
 
     def _until_next_visit(self, now: datetime) -> timedelta:
         answer = self.agent.record.answer
-        ahead = next_window(answer.update_schedule, now + timedelta(seconds=1)) if answer is not None else None
+        ahead = (
+            joint_schedule(answer.update_schedule).next_window(now + timedelta(seconds=1))
+            if answer is not None
+            else None
+        )
         if ahead is None:
             return self._report_every
         return min(self._report_every, ahead.start - now + self._spread)

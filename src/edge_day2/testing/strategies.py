@@ -159,6 +159,7 @@ def immutable_updates(draw: st.DrawFn) -> ImmutableUpdate:
         running=draw(images()),
         origin=origin,
         trial=draw(st.sampled_from((origin.beside(), origin.opposite()))),
+        pause_log=draw(st.sampled_from(("", "the maintenance window closed"))),
         boot_id=draw(_BOOTS),
         failure=draw(failures()),
         rollbacks=draw(st.integers(0, 3)),
@@ -174,6 +175,7 @@ def mutable_updates() -> st.SearchStrategy[MutableUpdate]:
         MutableUpdate,
         target=package_targets(),
         window=windows(),
+        begun=st.none() | instants(),
         before=st.none() | packages(),
         interrupted=st.booleans(),
         kernel_command_line_changed=st.booleans(),
@@ -211,6 +213,7 @@ def _event(flow: Flow[Any], kind: type[Event]) -> st.SearchStrategy[Event]:
         "running": images(),
         "observation": observations(),
         "boot_id": _BOOTS,
+        "log": _NAMES,
         "installed": packages(),
         "update_log": st.lists(update_log_entries(), max_size=2).map(tuple),
     }
