@@ -145,8 +145,11 @@ class Timeline:
             return self._following_near_change(instant) if self._days.full else None
         midnight = day * DAY - offset
         start, end = midnight + self._run_starts[run], midnight + self._run_ends[run]
-        if self._linked and (run == 0 or run == self._last_run):
-            start, end = self._linked_run(day, run, offset)
+        if self._linked:
+            if self._last_run == 0:
+                end += (self._days.gap_from(day) - 1 - day) * DAY
+            elif run == self._last_run and self._days.has(day + 1):
+                end = midnight + DAY + self._run_ends[0]
         if end < stop:
             return start, end
         if stop - instant > _CALM:
