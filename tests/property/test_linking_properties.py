@@ -12,7 +12,6 @@ from edge_day2.domain.linking import (
     LinkDesiredOS,
     LinkingMode,
     LinkingPlan,
-    mark_linked,
     plan_linking,
 )
 from edge_day2.domain.profiles import OSProfile
@@ -62,7 +61,7 @@ def inventories(draw: st.DrawFn) -> tuple[tuple[OSResource, ...], tuple[Instance
     for resource in found.values():
         packages = ("curl",) if resource.os_type is OSType.MUTABLE and draw(st.booleans()) else ()
         content = attrs.evolve(resource, update_packages=packages, existing_cves=draw(st.sampled_from(["", "[]"])))
-        resources.append(mark_linked(content, "0.9.8") if draw(st.booleans()) else content)
+        resources.append(content)
     instances = []
     for number in range(draw(st.integers(0, 4)) if resources else 0):
         current = draw(st.sampled_from(resources))
@@ -119,22 +118,6 @@ def test_a_second_plan_has_nothing_to_change(
 
     assert second.changes == ()
     assert not [link for link in second.links(linked) if isinstance(link, LinkDesiredOS)]
-
-
-@given(DISCOVERED, inventories())
-def test_once_every_target_is_marked_there_is_no_target(
-    discovered: list[DiscoveredProfile], inventory: tuple[tuple[OSResource, ...], tuple[Instance, ...]]
-) -> None:
-    resources, _ = inventory
-    first = plan(discovered, resources, LinkingMode.AUTOMATIC)
-    content = applied(first, resources)
-    for target in first.targets:
-        marked = mark_linked(content[target.resource.resource_id], target.revision)
-        content[marked.resource_id] = marked
-
-    second = plan(discovered, tuple(content.values()), LinkingMode.AUTOMATIC)
-
-    assert (second.changes, second.targets) == ((), ())
 
 
 @given(DISCOVERED, inventories())

@@ -9,7 +9,6 @@ import attrs
 import pytest
 
 from edge_day2.domain.linking import (
-    LINKED_REVISION,
     CreateOSResource,
     DiscoveredProfile,
     ImageConflict,
@@ -19,7 +18,6 @@ from edge_day2.domain.linking import (
     PatchOSResource,
     SkippedInstance,
     SkipReason,
-    mark_linked,
     plan_linking,
 )
 from edge_day2.domain.profiles import OSProfile
@@ -174,7 +172,7 @@ def test_of_two_manifests_with_one_identity_the_newer_is_created_and_the_other_i
 
     assert result.changes == (CreateOSResource("0.9.8", stored(rebuilt)),)
     assert [(conflict.revision, conflict.found) for conflict in result.conflicts] == [("0.9.7", "0" * 64)]
-    assert [target.resource for target in result.targets] == [stored(rebuilt)]
+    assert result.targets == (stored(rebuilt),)
 
 
 def test_where_the_newest_manifest_disagrees_the_newest_that_agrees_patches_and_nothing_is_linked() -> None:
@@ -268,7 +266,7 @@ def test_a_mutable_instance_is_never_linked() -> None:
 
 
 def test_a_mutable_profile_is_no_target() -> None:
-    assert [target.resource.profile_name for target in plan(EDGE, UBUNTU).targets] == ["microvisor"]
+    assert [target.profile_name for target in plan(EDGE, UBUNTU).targets] == ["microvisor"]
 
 
 @pytest.mark.parametrize("change", [{"profile_name": "other"}, {"architecture": "arm64"}])
@@ -313,28 +311,3 @@ def test_a_plan_without_a_target_links_nothing_to_it() -> None:
     assert reduced.targets == ()
     assert reduced.link(instance(stored(EDGE))) == SkippedInstance("inst-1", SkipReason.NOTHING_TO_LINK)
     assert isinstance(result.link(instance(stored(EDGE))), LinkDesiredOS)
-
-
-def test_linking_is_done_once_for_a_revision() -> None:
-    marked = mark_linked(stored(EDGE), "0.9.8")
-
-    assert plan(EDGE, resources=[marked]).targets == ()
-    assert [target.resource for target in plan(("0.9.9", EDGE), resources=[marked]).targets] == [marked]
-
-
-def test_the_mark_replaces_an_older_one_and_changes_nothing_else() -> None:
-    marked = mark_linked(mark_linked(stored(EDGE), "0.9.7"), "0.9.8")
-
-    assert marked == stored(EDGE, metadata=((LINKED_REVISION, "0.9.8"), ("release", "one")))
-
-
-def test_a_patch_keeps_the_mark_and_a_manifest_cannot_forge_it() -> None:
-    forged = attrs.evolve(EDGE, metadata=((LINKED_REVISION, "0.9.8"), ("release", "two")))
-
-    (creation,) = plan(forged).changes
-    (patch,) = plan(forged, resources=[mark_linked(stored(EDGE), "0.9.7")]).changes
-
-    assert isinstance(creation, CreateOSResource)
-    assert creation.resource.metadata == (("release", "two"),)
-    assert isinstance(patch, PatchOSResource)
-    assert patch.new.metadata == ((LINKED_REVISION, "0.9.7"), ("release", "two"))

@@ -13,7 +13,7 @@ import pytest
 from edge_day2.adapters.release_service import DirectoryReleaseService
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.os_resource_manager import OSResourceManager, ReconcileReport
-from edge_day2.domain.linking import LINKED_REVISION, LinkingMode, SkipReason
+from edge_day2.domain.linking import LinkingMode, SkipReason
 from edge_day2.domain.resources import Host, Instance, OSResource, os_resource_id
 from edge_day2.errors import InvalidProfile, InvalidValue, NotFound, Unavailable
 from edge_day2.ports.inventory import Inventory
@@ -157,7 +157,7 @@ def test_a_switch_from_manual_to_automatic_links_what_was_discovered_before(inve
     assert desired(inventory) == {instance: os_id(EDGE, NEW_EDGE)}
 
 
-def test_within_a_revision_the_links_that_an_admin_makes_stand(inventory: Inventory) -> None:
+def test_every_run_links_what_was_added_or_linked_down_since(inventory: Inventory) -> None:
     automatic(inventory, revision="0.9.0")
     (instance,) = install(inventory, 1)
     automatic(inventory)
@@ -165,7 +165,7 @@ def test_within_a_revision_the_links_that_an_admin_makes_stand(inventory: Invent
 
     automatic(inventory)
 
-    assert desired(inventory) == {instance: os_id(EDGE, OLD_EDGE)}
+    assert desired(inventory) == {instance: os_id(EDGE, NEW_EDGE)}
 
 
 def test_going_back_to_an_older_revision_links_nothing_down(inventory: Inventory) -> None:
@@ -175,7 +175,7 @@ def test_going_back_to_an_older_revision_links_nothing_down(inventory: Inventory
 
     report = automatic(inventory, revision="0.9.0")
 
-    assert report.skipped == ()
+    assert report.skipped == ((SkipReason.UP_TO_DATE, 3),)
     assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
 
 
@@ -183,10 +183,6 @@ def test_a_selector_finds_the_latest_of_all_its_revisions(inventory: Inventory) 
     report = automatic(inventory, revision="~0.9.0")
 
     assert {os_id(EDGE, OLD_EDGE), os_id(EDGE, NEW_EDGE)} <= set(report.created)
-    marks = {key for resource in stored(inventory).values() for key, _ in resource.metadata if key == LINKED_REVISION}
-    assert marks == {LINKED_REVISION}
-    assert LINKED_REVISION not in dict(stored(inventory)[os_id(EDGE, OLD_EDGE)].metadata)
-    assert dict(stored(inventory)[os_id(EDGE, NEW_EDGE)].metadata)[LINKED_REVISION] == "0.9.8"
 
 
 def test_an_os_resource_is_patched_and_what_the_admin_decided_is_kept(inventory: Inventory, profiles: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from edge_day2.adapters.release_service import DirectoryReleaseService
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.os_resource_manager import OSResourceManager, ReconcileReport
-from edge_day2.domain.linking import LINKED_REVISION, LinkingMode, SkipReason
+from edge_day2.domain.linking import LinkingMode
 from edge_day2.domain.resources import Host, Instance, OSResource, OSType, os_resource_id
 from edge_day2.errors import Conflict, InvalidResource
 from edge_day2.ports.inventory import Inventory, UnitOfWork
@@ -272,9 +272,6 @@ def test_a_batch_is_repeated_after_a_conflict_but_not_for_ever(inventory: Watche
     inventory.interferences = {}
     for instance in instances:
         change(inventory, Instance, instance, desired_os_id=os_id(EDGE, OLD_EDGE))
-    marked = stored(inventory)[os_id(EDGE, NEW_EDGE)]
-    unmarked = tuple(pair for pair in marked.metadata if pair[0] != LINKED_REVISION)
-    change(inventory, OSResource, marked.resource_id, metadata=unmarked)
     inventory.interferences = dict.fromkeys(range(inventory.written + 1, inventory.written + 100), overtake)
     with pytest.raises(Conflict, match="somebody else"):
         automatic(inventory)
@@ -291,28 +288,6 @@ def test_an_interrupted_run_is_completed_by_the_next_one(inventory: Watched) -> 
 
     assert automatic(inventory).linked_instances == 1
     assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
-
-
-def test_a_mark_that_cannot_be_written_costs_a_second_look_only(inventory: Watched) -> None:
-    def overtake() -> None:
-        raise Conflict("somebody else")
-
-    instances = before_linking(inventory, overtake, transaction=3)
-    inventory.interferences = dict.fromkeys(range(inventory.written + 3, inventory.written + 7), overtake)
-
-    assert automatic(inventory).linked_instances == 3
-    assert automatic(inventory).skipped == ((SkipReason.UP_TO_DATE, 3),)
-    assert desired(inventory) == dict.fromkeys(instances, os_id(EDGE, NEW_EDGE))
-
-
-def test_a_mark_that_another_manager_wrote_meanwhile_does_no_harm(inventory: Watched) -> None:
-    before_linking(inventory, lambda: assert_marked(automatic(inventory.inventory)), transaction=3)
-
-    assert automatic(inventory).linked_instances == 3
-
-
-def assert_marked(report: ReconcileReport) -> None:
-    assert report.linked_instances == 0
 
 
 def test_managers_that_run_at_once_bring_about_what_one_alone_does(inventory: Watched) -> None:

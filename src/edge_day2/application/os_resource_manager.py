@@ -25,11 +25,9 @@ from edge_day2.domain.linking import (
     LinkDesiredOS,
     LinkingMode,
     LinkingPlan,
-    LinkTarget,
     PatchOSResource,
     SkippedInstance,
     SkipReason,
-    mark_linked,
     plan_linking,
 )
 from edge_day2.domain.profiles import OSProfile
@@ -59,8 +57,7 @@ class ReconcileReport:
     """What one run did and found.
 
     `created` and `patched` are ids of OS Resources; `linked` says for each OS Resource how many instances it became
-    the desired OS of, `skipped` how many kept theirs and why. Instances are looked at only where there is something
-    new to link.
+    the desired OS of, `skipped` how many kept theirs and why; in mode MANUAL instances aren't looked at.
     """
 
     tenant_id: str
@@ -150,8 +147,6 @@ class OSResourceManager:
         skipped: Counter[SkipReason] = Counter()
         if plan.targets:
             self._link_all(tenant_id, plan, linked, skipped)
-            for target in plan.targets:
-                self._mark(tenant_id, target)
         return ReconcileReport(
             tenant_id=tenant_id,
             revision=self._revision,
@@ -220,8 +215,7 @@ class OSResourceManager:
         """Store one batch of links in one transaction; return how many for each OS Resource."""
         try:
             with self._inventory.writing() as write:
-                for link in batch:
-                    write.replace(link.instance, link.linked())
+                write.replace_all((link.instance, link.linked()) for link in batch)
             return Counter(link.desired.resource_id for link in batch)
         except _OVERTAKEN:
             return self._link_anew(tenant_id, plan, [link.instance.resource_id for link in batch])
@@ -251,12 +245,6 @@ class OSResourceManager:
                     raise Conflict(f"OS Resource {desired!r} was deleted while instances were linked to it") from error
                 linked[link.desired.resource_id] += 1
         return linked
-
-    def _mark(self, tenant_id: str, target: LinkTarget) -> None:
-        """Remember that linking to the target is complete. Where that fails, the next run only looks once more."""
-        with suppress(*_OVERTAKEN), self._inventory.writing() as write:
-            stored = write.get(OSResource, tenant_id, target.resource.resource_id)
-            write.replace(stored, mark_linked(stored, target.revision))
 
 
 def _rejected(revision: str, resource: OSResource, error: EdgeDay2Error) -> RejectedManifest:

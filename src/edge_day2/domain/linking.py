@@ -11,9 +11,9 @@ The rules, from the first diagram of the system's description:
 - an image never changes under its identity. A manifest that says otherwise is a conflict: it is reported, nothing of
   it is applied, and no instance is linked to that OS Resource while the newest manifest disagrees with it;
 - what only an admin or a download can know (apt sources, packages, kernel command line, CVE texts) is kept;
-- mode MANUAL links nothing. Mode AUTOMATIC links, once per revision, the desired OS of each immutable instance to the
-  latest of its profile and architecture, and never down. "Once" is remembered by a mark in the OS Resource's metadata,
-  written after the last link: until the revision changes, what an admin links by hand afterwards stands.
+- mode MANUAL links nothing. Mode AUTOMATIC links the desired OS of each immutable instance to the latest of its profile
+  and architecture in the revision, at every run, and never down: a node that was added later, or linked down by hand,
+  follows. Who wants to choose uses MANUAL.
 """
 
 from __future__ import annotations
@@ -27,9 +27,6 @@ from attrs import field, frozen
 
 from edge_day2.domain.profiles import OSProfile
 from edge_day2.domain.resources import Instance, OSResource, OSType, link_desired_os, patch_os_resource
-
-LINKED_REVISION: Final = "edge-day2-linked-revision"
-"""Key of the mark in an OS Resource's metadata: the revision for which linking to it was completed."""
 
 # What a manifest says and may say differently later. The other fields that it says belong to the image.
 _PATCHED: Final = (
@@ -58,7 +55,7 @@ class SkipReason(enum.Enum):
     MUTABLE = "a mutable OS is patched in place"
     UP_TO_DATE = "its desired OS is the latest of its profile, or newer"
     RUNS_NEWER = "it runs a newer OS than the latest of its profile"
-    NOTHING_TO_LINK = "its profile has no new OS in this revision"
+    NOTHING_TO_LINK = "its profile has no OS in this revision"
     UNKNOWN_OS = "its current or desired OS doesn't exist"
 
 
@@ -106,14 +103,6 @@ class ImageConflict:
 
 
 @frozen
-class LinkTarget:
-    """The OS Resource that instances of its profile are linked to, and the revision whose manifest it came from."""
-
-    revision: str
-    resource: OSResource
-
-
-@frozen
 class LinkDesiredOS:
     """An instance whose desired OS moves up."""
 
@@ -138,12 +127,12 @@ class SkippedInstance:
 class LinkingPlan:
     """All changes to OS Resources, and the decision about any instance.
 
-    `targets` is empty in mode MANUAL, and where linking for the revision was completed before.
+    `targets` are the OS Resources that instances are linked to, one for each profile and architecture; none in MANUAL.
     """
 
     changes: tuple[CreateOSResource | PatchOSResource, ...]
     conflicts: tuple[ImageConflict, ...]
-    targets: tuple[LinkTarget, ...]
+    targets: tuple[OSResource, ...]
     _resources: Mapping[str, OSResource] = field(repr=False)
     _verdicts: dict[tuple[str, str], OSResource | SkipReason] = field(factory=dict, repr=False, eq=False, init=False)
 
@@ -166,7 +155,7 @@ class LinkingPlan:
 
     def without(self, resource_ids: frozenset[str]) -> LinkingPlan:
         """Return the plan without the targets among `resource_ids`."""
-        kept = tuple(target for target in self.targets if target.resource.resource_id not in resource_ids)
+        kept = tuple(target for target in self.targets if target.resource_id not in resource_ids)
         return attrs.evolve(self, targets=kept)
 
     def _judge(self, current_id: str, desired_id: str) -> OSResource | SkipReason:
@@ -174,7 +163,7 @@ class LinkingPlan:
         if current is None or desired is None:
             return SkipReason.UNKNOWN_OS
         wanted = _group(current)
-        target = next((target.resource for target in self.targets if _group(target.resource) == wanted), None)
+        target = next((target for target in self.targets if _group(target) == wanted), None)
         if target is None:
             return SkipReason.NOTHING_TO_LINK
         if desired.image_version >= target.image_version:
@@ -200,11 +189,11 @@ def plan_linking(
 
     changes: list[CreateOSResource | PatchOSResource] = []
     conflicts: list[ImageConflict] = []
-    candidates: list[LinkTarget] = []
+    candidates: list[OSResource] = []
     for identity, manifests in offers.items():
         newest = manifests[-1]
         stored = by_identity.get(identity)
-        kept = stored or _offered(newest, tenant_id)
+        kept = stored or newest.profile.to_os_resource(tenant_id=tenant_id)
         agreeing = None
         for manifest in manifests:
             contradictions = _contradictions(manifest, kept, tenant_id)
@@ -213,12 +202,12 @@ def plan_linking(
         if stored is None:
             changes.append(CreateOSResource(newest.revision, kept))
         elif agreeing is not None:
-            kept = _patched(stored, _offered(agreeing, tenant_id))
+            kept = _patched(stored, agreeing.profile.to_os_resource(tenant_id=tenant_id))
             if kept != stored:
                 changes.append(PatchOSResource(agreeing.revision, stored, kept))
         known[kept.resource_id] = kept
         if agreeing is newest and kept.os_type is OSType.IMMUTABLE:
-            candidates.append(LinkTarget(newest.revision, kept))
+            candidates.append(kept)
     return LinkingPlan(
         changes=tuple(changes),
         conflicts=tuple(dict.fromkeys(conflicts)),
@@ -227,34 +216,21 @@ def plan_linking(
     )
 
 
-def mark_linked(resource: OSResource, revision: str) -> OSResource:
-    """Return `resource` with the mark that every instance was linked to it for `revision`."""
-    metadata = (*_without_mark(resource.metadata), (LINKED_REVISION, revision))
-    return patch_os_resource(resource, attrs.evolve(resource, metadata=tuple(sorted(metadata))))
-
-
 def _group(resource: OSResource) -> tuple[OSType, str, str]:
     return resource.os_type, resource.profile_name, resource.architecture
 
 
-def _latest(candidates: list[LinkTarget]) -> tuple[LinkTarget, ...]:
-    latest: dict[tuple[OSType, str, str], LinkTarget] = {}
+def _latest(candidates: list[OSResource]) -> tuple[OSResource, ...]:
+    latest: dict[tuple[OSType, str, str], OSResource] = {}
     for candidate in candidates:
-        best = latest.setdefault(_group(candidate.resource), candidate)
-        if candidate.resource.image_version > best.resource.image_version:
-            latest[_group(candidate.resource)] = candidate
-    return tuple(
-        target for target in latest.values() if (LINKED_REVISION, target.revision) not in target.resource.metadata
-    )
-
-
-def _offered(found: DiscoveredProfile, tenant_id: str) -> OSResource:
-    resource = found.profile.to_os_resource(tenant_id=tenant_id)
-    return attrs.evolve(resource, metadata=_without_mark(resource.metadata))
+        best = latest.setdefault(_group(candidate), candidate)
+        if candidate.image_version > best.image_version:
+            latest[_group(candidate)] = candidate
+    return tuple(latest.values())
 
 
 def _contradictions(found: DiscoveredProfile, kept: OSResource, tenant_id: str) -> list[ImageConflict]:
-    offered = _offered(found, tenant_id)
+    offered = found.profile.to_os_resource(tenant_id=tenant_id)
     return [
         ImageConflict(
             revision=found.revision,
@@ -270,11 +246,5 @@ def _contradictions(found: DiscoveredProfile, kept: OSResource, tenant_id: str) 
 
 
 def _patched(stored: OSResource, offered: OSResource) -> OSResource:
-    mark = tuple(pair for pair in stored.metadata if pair[0] == LINKED_REVISION)
     said = {name: getattr(offered, name) for name in _PATCHED}
-    said["metadata"] = tuple(sorted((*offered.metadata, *mark)))
     return patch_os_resource(stored, attrs.evolve(stored, **said))
-
-
-def _without_mark(metadata: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    return tuple(pair for pair in metadata if pair[0] != LINKED_REVISION)
