@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from typing import Final
 
 from attrs import frozen
@@ -19,6 +20,9 @@ _log: Final = logging.getLogger(__name__)
 
 # Two writers of one instance are rare; more than a few collisions in a row mean that something else is wrong.
 _ATTEMPTS: Final = 5
+
+# A run is named by the instant of its start: where the clock stood still between two of them, the second begins later.
+_TICK: Final = timedelta(microseconds=1)
 
 
 @frozen(kw_only=True)
@@ -72,7 +76,7 @@ class MaintenanceManager:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._inventory.writing() as unit:
-                    return self._apply(unit, request, tenant)
+                    return self._apply(unit, request, tenant, self._clock.now() + (attempt - 1) * _TICK)
             except (Conflict, AlreadyExists):
                 if attempt == _ATTEMPTS:
                     raise
@@ -89,7 +93,7 @@ class MaintenanceManager:
         with self._inventory.writing() as unit:
             for report in reports:
                 try:
-                    answers.append(self._apply(unit, report.request, report.tenant))
+                    answers.append(self._apply(unit, report.request, report.tenant, self._clock.now()))
                 except (Conflict, Unavailable):
                     raise
                 except RequestError as error:
@@ -117,24 +121,25 @@ class MaintenanceManager:
                     unit.replace(instance, lost)
                     if run is not None and lost_run is not None:
                         unit.replace(run, lost_run)
-                    recorded.append(lost)
             except (Conflict, NotFound):
                 # It was heard of, or removed, in this very moment.
                 continue
+            recorded.append(lost)
         return tuple(recorded)
 
     def _apply(
-        self, unit: UnitOfWork, request: PlatformUpdateStatusRequest, tenant: str
+        self, unit: UnitOfWork, request: PlatformUpdateStatusRequest, tenant: str, now: datetime
     ) -> PlatformUpdateStatusResponse:
         context = unit.report_context(tenant, request.host_guid)
-        plan = plan_maintenance(request, context, self._clock.now(), self._policy)
+        plan = plan_maintenance(request, context, now, self._policy)
         for problem in plan.problems:
             _log.warning("%s", problem)
-        if plan.instance is not None and context.instance is not None:
-            unit.replace(context.instance, plan.instance)
+        # The run comes first: where it can't be added, a batch goes on with nothing recorded of this report.
         if plan.run is not None:
             if context.open_run is None:
                 unit.add(plan.run)
             else:
                 unit.replace(context.open_run, plan.run)
+        if plan.instance is not None and context.instance is not None:
+            unit.replace(context.instance, plan.instance)
         return plan.response

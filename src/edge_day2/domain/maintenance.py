@@ -43,7 +43,7 @@ from edge_day2.domain.statuses import (
     count_changes,
     parse_detail,
 )
-from edge_day2.errors import FailedPrecondition, ImmutableLinkError, NotFound, Unauthenticated
+from edge_day2.errors import FailedPrecondition, ImmutableLinkError, InvalidArgument, NotFound, Unauthenticated, shown
 
 _MAX_DETAIL: Final = 100_000
 _MAX_NAME: Final = 13
@@ -106,11 +106,14 @@ def plan_maintenance(
     """Return what to answer to `request` and what to record.
 
     Raises:
+        InvalidArgument: a text of the report can't be stored.
         NotFound: the host has no instance, or the instance's OS is gone.
         Unauthenticated: the host isn't trusted.
         FailedPrecondition: the instance isn't provisioned.
     """
     host, instance = context.host, context.instance
+    for name in ("status_detail", "os_update_available"):
+        _check_storable(name, getattr(request.update_status, name))
     if instance is None or context.current_os is None or context.desired_os is None:
         raise NotFound(f"host {host.guid} has no instance with an OS")
     if host.trust is Trust.UNTRUSTED:
@@ -134,12 +137,25 @@ def plan_maintenance(
     )
 
 
+def _check_storable(name: str, text: str) -> None:
+    if "\0" in text or not (text.isascii() or _is_utf8(text)):
+        raise InvalidArgument(f"{name}: found {shown(text)}, expected a text without NUL and lone surrogates")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _record(
     status: UpdateStatus, instance: Instance, context: ReportContext, now: datetime, policy: MaintenancePolicy
 ) -> tuple[Instance, tuple[str, ...]]:
     problems: tuple[str, ...] = ()
     recorded = _update_record(status, instance, now)
-    changed = evolve(instance, update=recorded, os_update_available=_available(status, context, instance))
+    changed = evolve(instance, update=recorded)
     if recorded.status is InventoryStatus.UPDATE_IN_PROGRESS:
         seen = instance.last_seen
         if seen is None or recorded.timestamp == now or now - seen >= policy.seen_every or now < seen:
@@ -148,7 +164,7 @@ def _record(
         changed = evolve(changed, last_seen=None)
     if status.status_type is UpdateStatusType.UPDATED and instance.os_type is OSType.IMMUTABLE:
         changed, problems = _record_current_os(status, changed, context)
-    return changed, problems
+    return evolve(changed, os_update_available=_available(status, context, changed)), problems
 
 
 def _update_record(status: UpdateStatus, instance: Instance, now: datetime) -> UpdateRecord:
@@ -171,7 +187,8 @@ def _available(status: UpdateStatus, context: ReportContext, instance: Instance)
         kept = "" if status.status_type is UpdateStatusType.UPDATED else instance.os_update_available
         return status.os_update_available or kept
     latest = latest_of(context.profile_os)
-    current = context.current_os
+    running = (resource for resource in context.profile_os if resource.resource_id == instance.current_os_id)
+    current = next(running, context.current_os)
     if latest is None or current is None or latest.image_version <= current.image_version:
         return ""
     return latest.name
@@ -309,8 +326,9 @@ def latest_of(resources: Iterable[OSResource]) -> OSResource | None:
 
 
 def _wanted_os(context: ReportContext) -> OSResource | None:
-    policy = context.policy
-    if policy is None:
+    policy, instance = context.policy, context.instance
+    # A mutable node's OS Resource is patched, never replaced: no policy picks another one.
+    if policy is None or instance is None or instance.os_type is OSType.MUTABLE:
         return context.desired_os
     if policy.kind is UpdatePolicyKind.LATEST:
         return latest_of(context.profile_os)
