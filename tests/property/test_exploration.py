@@ -206,7 +206,7 @@ def test_a_write_to_the_running_slot_is_found(plant: Planted, monkeypatch: pytes
         "downloading",
         lambda data: ab.DownloadImage(data.target.image, data.origin, data.window),
     )
-    monkeypatch.setattr(ImmutableNode, "_refuse_to_touch_running", lambda node, trial: None)
+    monkeypatch.setattr(ImmutableNode, "_refuse_running_slot", lambda node, trial: None)
 
     with pytest.raises(InvariantBroken, match="slot A was written while it was running"):
         explore_images()

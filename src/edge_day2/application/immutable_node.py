@@ -66,8 +66,12 @@ class ImmutableNode:
         """See `NodePort.carry_out`."""
         try:
             return self._carry_out(command, at)
-        except OutOfTime:
-            return WindowClosed(at)
+        except OutOfTime as error:
+            if command.disruptive:
+                return WindowClosed(at)
+            # What doesn't depend on the window can't be paused by it.
+            event, reason = _FAILURES[type(command)]
+            return event(at, Failure(at=at, reason=reason, log=str(error) or "out of time"))
         except NodeFailure as error:
             event, _ = _FAILURES[type(command)]
             conclusive = error.conclusive or event is ev.TrialUnhealthy
@@ -86,13 +90,13 @@ class ImmutableNode:
                 return self._compare(command, at)
             case ev.ClearTrial(origin, trial):
                 self.bootloader.disarm()
-                self._refuse_to_touch_running(trial)
+                self._refuse_running_entry(trial)
                 if self.bootloader.state().default != origin:
                     raise NodeFailure(FailureReason.BOOTLOADER_FAIL, f"{origin} isn't the default boot entry")
                 self.bootloader.remove_entry(trial)
                 return ev.TrialCleared(at)
             case ev.DownloadImage(image, trial, window):
-                self._refuse_to_touch_running(trial)
+                self._refuse_running_slot(trial)
                 self.slots.write(image, trial.slot, window.end)
                 return ev.ImageDownloaded(at)
             case ev.InstallImage(image, trial, kernel_command_line):
@@ -154,7 +158,13 @@ class ImmutableNode:
             raise NodeFailure(FailureReason.UT_BOOT_CONFIGURATION, log)
         self.health.check()
 
-    def _refuse_to_touch_running(self, trial: BootEntry) -> None:
-        # The flow never asks for it; a slot that runs is worth a second look all the same.
+    # The flow never asks for either; what runs is worth a second look all the same.
+    def _refuse_running_entry(self, trial: BootEntry) -> None:
         if self.bootloader.state().active == trial:
             raise NodeFailure(FailureReason.INSTALLATION_FAIL, f"{trial} is the running boot entry")
+
+    def _refuse_running_slot(self, trial: BootEntry) -> None:
+        boot = self.bootloader.state()
+        if trial.slot in (boot.active.slot, boot.default.slot):
+            log = f"slot {trial.slot.value} is in use: {boot.active} runs, {boot.default} is the default"
+            raise NodeFailure(FailureReason.INSTALLATION_FAIL, log)

@@ -58,8 +58,11 @@ class MutableNode:
         """See `NodePort.carry_out`."""
         try:
             return self._carry_out(command, at)
-        except OutOfTime:
-            return WindowClosed(at)
+        except OutOfTime as error:
+            if command.disruptive and not isinstance(command, ev.RepairPackages):
+                return WindowClosed(at)
+            # What is needed whatever the window says can't be paused by it.
+            return self._failed(command, at, FailureReason.UPDATE_TOOL, str(error) or "out of time")
         except PackageDatabaseInterrupted as error:
             if isinstance(command, ev.RecordFailure):
                 return ev.FailureRecorded(at, ())

@@ -42,6 +42,9 @@ from edge_day2.ports.node import NodePort
 
 _log: Final = logging.getLogger(__name__)
 
+# Reports of a tick beyond those that waited before it.
+_MOST_REFUSALS: Final = 4
+
 _IDLE: Final = UpdateStatus(status_type=UpdateStatusType.UP_TO_DATE)
 
 
@@ -107,7 +110,7 @@ class PlatformUpdateAgent:
         now = self._clock.now()
         self._process_ends = False
         try:
-            self._record = self._journal.load() or AgentRecord()
+            self._record = self._usable(self._journal.load() or AgentRecord())
         except NewerFormat as error:
             self._newer_format = str(error)
             self._record = AgentRecord(outbox=refusal_reports(AgentRecord(), self._newer_format, now))
@@ -177,7 +180,7 @@ class PlatformUpdateAgent:
         record, now = self._record, self._clock.now()
         if self._newer_format:
             return f"does nothing: {self._newer_format}"
-        if record.refused:
+        if record.refused and not in_progress(record):
             return f"does nothing: the Maintenance Manager's answer was refused: {record.refused}"
         if record.answer is None:
             return "waits for the Maintenance Manager's first answer"
@@ -197,8 +200,19 @@ class PlatformUpdateAgent:
                 return f"up to date, {_explain_window(seen)}"
         return too_short(record, seen, self._policy) or _explain_window(seen)
 
+    def _usable(self, record: AgentRecord) -> AgentRecord:
+        # What an agent with another policy took may be nothing that this one would take.
+        try:
+            if record.answer is not None:
+                target_of(record.answer, self._node.os_type, self._policy)
+        except InvalidMessage:
+            return evolve(record, answer=None)
+        return record
+
     def _deliver(self, now: datetime) -> TickResult:
         delivered = 0
+        # An answer may add reports of its own once; answers that are refused by turns mustn't keep the agent here.
+        most = len(self._record.outbox) + _MOST_REFUSALS
         while True:
             record = self._record
             report = record.outbox[0] if record.outbox else record.last_report or _IDLE
@@ -210,14 +224,15 @@ class PlatformUpdateAgent:
             delivered += 1
             taken = evolve(record, outbox=record.outbox[1:], last_report=report)
             self._store(self._take(taken, answer, now), now)
-            if not self._record.outbox:
+            if not self._record.outbox or delivered >= most:
                 return TickResult(delivered=delivered)
 
     def _take(self, record: AgentRecord, answer: PlatformUpdateStatusResponse, now: datetime) -> AgentRecord:
         try:
             target_of(answer, self._node.os_type, self._policy)
         except InvalidMessage as error:
-            if record.refused == str(error):
+            # Each refusal is said once, and none on top of another that still waits to be said.
+            if record.refused == str(error) or (record.refused and record.outbox):
                 return record
             _log.warning("answer refused: %s", error)
             reports = refusal_reports(record, f"answer refused: {error}", now)

@@ -316,7 +316,9 @@ def next_event(state: Update, record: AgentRecord, seen: Situation, policy: Agen
     """Return what the outside does to the update in `state` before its command, None where the command may go on."""
     flow = flow_of(state)
     accepted = flow.accepts(state)
-    changed = None if record.refused else _changed_target(state, seen.target, seen.now)
+    # Without an answer that can be used nothing is known to have changed.
+    known = record.answer is not None and not record.refused
+    changed = _changed_target(state, seen.target, seen.now) if known else None
     if changed is not None and changed.name in accepted:
         return changed
     if WindowOpened.name in accepted and seen.window is not None and _fits(seen, policy.time_to_update):
