@@ -21,7 +21,7 @@ from edge_day2.domain.resources import (
     TargetLevel,
     UpdatePolicyKind,
 )
-from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
+from edge_day2.domain.statuses import EntryStatus, FailureReason, StatusDetail, UpdateLogEntry, UpdateStatusType
 from edge_day2.errors import AlreadyExists, FailedPrecondition, ImmutableLinkError, InvalidResource, NotFound
 from edge_day2.ports.inventory import Inventory
 from edge_day2.testing import VirtualClock
@@ -209,8 +209,41 @@ def test_explain_names_the_window_and_where_it_comes_from(site: Site) -> None:
     site.clock.instant = NOW + timedelta(hours=14, minutes=30)
     open_now = site.admin.explain(TENANT, GUID)
 
-    assert waiting == "waits for the window at Tue 2026-03-03 02:00 UTC of schedule 'nights' of the region"
-    assert open_now.startswith("begins at its next report: schedule 'nights' of the region is open until Tue")
+    assert waiting == "waits for window Tue 2026-03-03 02:00–03:00 UTC from region Europe"  # noqa: RUF001
+    assert open_now.startswith("can be updated now, in window Tue 2026-03-03 02:00")
+
+
+def test_explain_names_a_blackout(site: Site) -> None:
+    instance = site.admin.add_instance(TENANT, site.host.resource_id, "os-1")
+    site.admin.link_desired_os(TENANT, instance.resource_id, "os-2")
+    nightly(site)
+    freeze = SingleSchedule(NOW, NOW + timedelta(days=10))
+    target = ScheduleTarget(level=TargetLevel.SITE, resource_id=site.site_id)
+    site.admin.add_schedule(TENANT, "trade", freeze, target=target, kind=ScheduleKind.BLACKOUT)
+    site.clock.instant = NOW + timedelta(hours=14, minutes=30)
+
+    assert site.admin.explain(TENANT, GUID).startswith("blackout until Thu 2026-03-12 12:00 UTC from site Gdansk")
+
+
+def test_the_run_of_an_update_that_failed_says_that_it_was_rolled_back(site: Site) -> None:
+    instance = site.admin.add_instance(TENANT, site.host.resource_id, "os-1")
+    entry = UpdateLogEntry(
+        package_name="microvisor-nonrt",
+        update_time=NOW,
+        status=EntryStatus.FAILED,
+        failure_reason=FailureReason.OS_COMMIT_FAIL,
+    )
+    report(site, UpdateStatusType.STARTED)
+    report(site, UpdateStatusType.FAILED, StatusDetail(update_log=(entry,)).to_json())
+    site.clock.instant = NOW + timedelta(minutes=5)
+
+    rolled_back = StatusDetail(update_log=(evolve(entry, status=EntryStatus.ROLLED_BACK),)).to_json()
+    report(site, UpdateStatusType.FAILED, rolled_back)
+
+    (run,) = site.admin.history(TENANT, instance.resource_id)
+    assert run.update.detail == rolled_back
+    assert run.end_time == NOW + timedelta(minutes=5)
+    assert run.update.timestamp == NOW
 
 
 def test_explain_a_schedule_that_is_over(site: Site) -> None:
@@ -219,7 +252,7 @@ def test_explain_a_schedule_that_is_over(site: Site) -> None:
     target = ScheduleTarget(level=TargetLevel.HOST, resource_id=site.host.resource_id)
     site.admin.add_schedule(TENANT, "once", over, target=target)
 
-    assert site.admin.explain(TENANT, GUID) == "not updated: no schedule opens a window any more"
+    assert site.admin.explain(TENANT, GUID) == "not updated: no window comes"
 
 
 def test_explain_an_update_in_progress_a_failure_and_a_loss(site: Site) -> None:
@@ -246,7 +279,7 @@ def test_explain_an_untrusted_and_an_unprovisioned_host(site: Site) -> None:
     assert site.admin.explain(TENANT, GUID) == "not updated: the instance isn't provisioned"
 
     site.admin.distrust_host(TENANT, site.host.resource_id)
-    assert site.admin.explain(TENANT, GUID) == "not updated: the host isn't trusted, its reports are refused"
+    assert site.admin.explain(TENANT, GUID) == "not updated: the host isn't trusted"
 
 
 def test_what_names_nothing_is_not_found(site: Site) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import evolve
 
+from edge_day2.domain import window_outlook
 from edge_day2.domain.maintenance import MaintenancePolicy, explain
 from edge_day2.domain.resources import (
     Host,
@@ -26,6 +27,7 @@ from edge_day2.domain.resources import (
     link_desired_os,
     patch_os_resource,
 )
+from edge_day2.domain.schedule_book import ScheduleBook
 from edge_day2.domain.schedules import Schedule, ScheduleKind
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.inventory import Inventory, R
@@ -222,9 +224,20 @@ class InventoryService:
 
     def explain(self, tenant: str, guid: str) -> str:
         """Return in one sentence why the host with this UUID is, or isn't, being updated."""
+        book = ScheduleBook(tenant, kinds=self._policy.kinds)
         with self._inventory.reading() as unit:
             context = unit.report_context(tenant, guid)
-        return explain(context, self._clock.now(), self._policy)
+            places: list[Site | Region] = []
+            if context.host.site_id is not None:
+                site = unit.get(Site, tenant, context.host.site_id)
+                places.append(site)
+                region_id = site.region_id
+                while region_id is not None:
+                    region = unit.get(Region, tenant, region_id)
+                    places.append(region)
+                    region_id = region.parent_id
+        book.put(*reversed(places), context.host, *context.schedules)
+        return explain(context, window_outlook.explain(book, context.host.resource_id, self._clock.now()))
 
     def _add(self, resource: R) -> R:
         with self._inventory.writing() as unit:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from edge_day2.domain.maintenance import MaintenancePolicy, mark_lost, plan_maintenance
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
@@ -142,4 +142,7 @@ class MaintenanceManager:
                 unit.replace(context.open_run, plan.run)
         if plan.instance is not None and context.instance is not None:
             unit.replace(context.instance, plan.instance)
+            if plan.amendment is not None:
+                for last in unit.runs_of_instance(tenant, plan.instance.resource_id)[:1]:
+                    unit.replace(last, evolve(last, update=plan.amendment, end_time=now))
         return plan.response

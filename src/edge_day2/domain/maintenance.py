@@ -17,7 +17,6 @@ from edge_day2.domain.messages import (
     OSProfileUpdateSource,
     PlatformUpdateStatusRequest,
     PlatformUpdateStatusResponse,
-    UpdateSchedule,
     UpdateSource,
     UpdateStatus,
 )
@@ -34,7 +33,7 @@ from edge_day2.domain.resources import (
     UpdatePolicyKind,
     record_verified_os,
 )
-from edge_day2.domain.schedules import RepeatedSchedule, ScheduleKind, SingleSchedule, Window
+from edge_day2.domain.schedules import ScheduleKind
 from edge_day2.domain.statuses import (
     INVENTORY_STATUS,
     InventoryStatus,
@@ -43,6 +42,8 @@ from edge_day2.domain.statuses import (
     count_changes,
     parse_detail,
 )
+from edge_day2.domain.window_outlook import Explanation
+from edge_day2.domain.wire_schedules import update_schedule
 from edge_day2.errors import FailedPrecondition, ImmutableLinkError, InvalidArgument, NotFound, Unauthenticated, shown
 
 _MAX_DETAIL: Final = 100_000
@@ -91,12 +92,14 @@ class MaintenancePolicy:
 class MaintenancePlan:
     """The answer to one report, and the changes to store with it in one transaction.
 
-    `instance` and `run` are None where they stay as they are; `problems` are sentences for the log.
+    `instance` and `run` are None where they stay as they are. `amendment` is what became of an update whose run has
+    ended already: it failed, and then it was rolled back. `problems` are sentences for the log.
     """
 
     response: PlatformUpdateStatusResponse
     instance: Instance | None = None
     run: OSUpdateRun | None = None
+    amendment: UpdateRecord | None = None
     problems: tuple[str, ...] = field(default=())
 
 
@@ -133,6 +136,7 @@ def plan_maintenance(
         response=response,
         instance=changed if changed != instance else None,
         run=run if run != context.open_run else None,
+        amendment=_amendment(instance, changed, context),
         problems=problems,
     )
 
@@ -240,6 +244,11 @@ def _run(status: UpdateStatus, changed: Instance, context: ReportContext, now: d
             return evolve(run, update=recorded)
 
 
+def _amendment(instance: Instance, changed: Instance, context: ReportContext) -> UpdateRecord | None:
+    failed = instance.update.status is changed.update.status is InventoryStatus.FAILED
+    return changed.update if failed and context.open_run is None and changed.update != instance.update else None
+
+
 def mark_lost(instance: Instance, run: OSUpdateRun | None, now: datetime) -> tuple[Instance, OSUpdateRun | None]:
     """Return instance and open run of a node that began an update and was never heard of again.
 
@@ -251,37 +260,15 @@ def mark_lost(instance: Instance, run: OSUpdateRun | None, now: datetime) -> tup
     return evolve(instance, update=lost, last_seen=None), evolve(run, update=lost) if run is not None else None
 
 
-def update_schedule(
-    schedules: Iterable[ScheduleResource], now: datetime, kinds: frozenset[ScheduleKind]
-) -> UpdateSchedule:
-    """Return what the protocol can say of `schedules`: one single schedule, and all repeated ones in UTC.
+def explain(context: ReportContext, outlook: Explanation) -> str:
+    """Return in one sentence why the host is, or isn't, being updated.
 
-    An open window wins over one that is nearer but still to come. A repeated schedule in another time zone becomes
-    its present or next window, as a single schedule.
+    `outlook` says what the schedules that apply to the host allow; it is asked without the instance.
     """
-    windows: list[Window] = []
-    repeated: list[RepeatedSchedule] = []
-    for resource in schedules:
-        schedule = resource.schedule
-        if resource.kind not in kinds:
-            continue
-        if isinstance(schedule, RepeatedSchedule) and schedule.time_zone == "UTC":
-            repeated.append(schedule)
-        elif window := schedule.window_at(now) or schedule.next_window(now):
-            windows.append(window)
-    chosen = min(windows, key=lambda window: (not window.contains(now), window.start), default=None)
-    single = SingleSchedule(chosen.start, chosen.end) if chosen is not None else None
-    return UpdateSchedule(single_schedule=single, repeated_schedules=tuple(repeated))
-
-
-def explain(context: ReportContext, now: datetime, policy: MaintenancePolicy) -> str:
-    """Return in one sentence why the host is, or isn't, being updated at `now`."""
     instance = context.instance
     if instance is None:
         return "not updated: nothing is installed on this host"
-    if context.host.trust is Trust.UNTRUSTED:
-        return "not updated: the host isn't trusted, its reports are refused"
-    if instance.provisioning is not Provisioning.PROVISIONED:
+    if context.host.trust is not Trust.UNTRUSTED and instance.provisioning is not Provisioning.PROVISIONED:
         return "not updated: the instance isn't provisioned"
     recorded = instance.update
     since = f"since {recorded.timestamp:%Y-%m-%d %H:%M} UTC" if recorded.timestamp is not None else "not yet"
@@ -297,27 +284,7 @@ def explain(context: ReportContext, now: datetime, policy: MaintenancePolicy) ->
     if recorded.status is InventoryStatus.FAILED:
         log = next((entry.failure_log for entry in reversed(detail.update_log)), "") if detail is not None else ""
         failed = f"the last update failed {since}{f' ({log})' if log else ''}; "
-    return failed + _explain_window(context, now, policy)
-
-
-def _explain_window(context: ReportContext, now: datetime, policy: MaintenancePolicy) -> str:
-    opening = [resource for resource in context.schedules if resource.kind in policy.kinds]
-    if not opening:
-        return "not updated: no schedule of a kind that opens updates"
-    for resource in opening:
-        if (window := resource.schedule.window_at(now)) is not None:
-            until = f"until {window.end:%a %Y-%m-%d %H:%M} UTC" if window.end is not None else "without end"
-            return f"begins at its next report: {_source(resource)} is open {until}"
-    coming = [(window, resource) for resource in opening if (window := resource.schedule.next_window(now)) is not None]
-    if not coming:
-        return "not updated: no schedule opens a window any more"
-    window, resource = min(coming, key=lambda found: found[0].start)
-    return f"waits for the window at {window.start:%a %Y-%m-%d %H:%M} UTC of {_source(resource)}"
-
-
-def _source(resource: ScheduleResource) -> str:
-    level = f" of the {resource.target.level.value}" if resource.target is not None else ""
-    return f"schedule {resource.name!r}{level}"
+    return failed + outlook.sentence
 
 
 def latest_of(resources: Iterable[OSResource]) -> OSResource | None:
