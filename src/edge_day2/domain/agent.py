@@ -99,6 +99,11 @@ class AgentPolicy:
     daily: timedelta = timedelta(days=1)
     clock: ClockRules = ClockRules(earliest=datetime(2026, 1, 1, tzinfo=UTC))
 
+    @property
+    def time_needed(self) -> timedelta:
+        """What must be left of a window to begin in it: an update that can't reboot would start over and over."""
+        return max(self.time_to_update, self.time_to_reboot)
+
 
 @frozen(kw_only=True)
 class AgentRecord:
@@ -232,9 +237,9 @@ def too_short(record: AgentRecord, seen: Situation, policy: AgentPolicy) -> str:
     waits = not in_progress(record) or (
         record.flow is not None and WindowOpened.name in flow_of(record.flow).accepts(record.flow)
     )
-    if seen.window is None or seen.window.end is None or not waits or _fits(seen, policy.time_to_update):
+    if seen.window is None or seen.window.end is None or not waits or _fits(seen, policy.time_needed):
         return ""
-    return f"not started: the update needs {policy.time_to_update}, the window closes at {seen.window.end:%H:%M} UTC"
+    return f"not started: the update needs {policy.time_needed}, the window closes at {seen.window.end:%H:%M} UTC"
 
 
 def _fits(seen: Situation, needed: timedelta) -> bool:
@@ -263,13 +268,13 @@ def next_update(record: AgentRecord, seen: Situation, policy: AgentPolicy) -> Up
             interruptions=previous.interruptions,
             retries=previous.retries,
         )
-    if _fits(seen, policy.time_to_update) or (target.image is not None and _prefetch_due(seen, policy)):
+    if _fits(seen, policy.time_needed) or (target.image is not None and _prefetch_due(seen, policy)):
         return IMMUTABLE_FLOW.start(begun)
     return None
 
 
 def _next_mutable(record: AgentRecord, target: PackageTarget, seen: Situation, policy: AgentPolicy) -> Update | None:
-    if not _fits(seen, policy.time_to_update):
+    if not _fits(seen, policy.time_needed):
         return None
     previous = record.flow.data if record.flow is not None and isinstance(record.flow.data, MutableUpdate) else None
     if previous is None or previous.target != target:
@@ -321,7 +326,7 @@ def next_event(state: Update, record: AgentRecord, seen: Situation, policy: Agen
     changed = _changed_target(state, seen.target, seen.now) if known else None
     if changed is not None and changed.name in accepted:
         return changed
-    if WindowOpened.name in accepted and seen.window is not None and _fits(seen, policy.time_to_update):
+    if WindowOpened.name in accepted and seen.window is not None and _fits(seen, policy.time_needed):
         return WindowOpened(seen.now, seen.window)
     command = flow.command(state)
     if command is not None:
