@@ -178,6 +178,17 @@ def test_a_torn_journal_while_armed_is_disarmed() -> None:
     assert bench.node.active == BootEntry(Slot.A)
 
 
+def test_a_journal_of_another_kind_of_node_is_reported_and_forgotten() -> None:
+    immutable = AgentBench(edge())
+    immutable.agent.tick()
+
+    bench = AgentBench(ubuntu(), journal=immutable.journal)
+    bench.run()
+
+    assert bench.state == "updated"
+    assert bench.failure_logs()[0] == "the journal tells of an update of an immutable OS, this one is mutable"
+
+
 def test_a_journal_of_a_newer_agent_is_reported_and_left_alone() -> None:
     journal = Notebook(torn=NewerFormat("journal.json: format 9"))
     bench = AgentBench(edge(), journal=journal)

@@ -374,6 +374,7 @@ def test_what_is_left_of_a_window_must_be_enough_for_the_reboot() -> None:
         (edge(2, schedule=SHUT), "no window is scheduled"),
         (edge(2, schedule=in_a_window(30 * HOUR)), "waits for the window at 2026-03-03 18:00 UTC"),
         (edge(1), "up to date, a window is open"),
+        (ubuntu(), "up to date, a window is open"),
         (edge(None), "not updated: the orchestrator names no desired OS"),
     ],
 )

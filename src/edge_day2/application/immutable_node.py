@@ -64,6 +64,8 @@ class ImmutableNode:
 
     def carry_out(self, command: Command, at: datetime) -> Event | None:
         """See `NodePort.carry_out`."""
+        if type(command) not in _FAILURES:
+            raise TypeError(f"not a command of the immutable flow: {command!r}")
         try:
             return self._carry_out(command, at)
         except OutOfTime as error:
@@ -125,7 +127,7 @@ class ImmutableNode:
                 self.system.reboot()
                 return None
             case _:
-                raise TypeError(f"not a command of the immutable flow: {command!r}")
+                raise AssertionError(command)
 
     def _compare(self, command: ev.CompareImages, at: datetime) -> Event:
         running = self.slots.running_image()

@@ -30,12 +30,21 @@ MAX_REPAIRS: Final = 10
 
 # Where the port gave no reason.
 _REASONS: Final[Mapping[type[Command], FailureReason]] = {
+    ev.RepairPackages: FailureReason.UPDATE_TOOL,
+    ev.RecordPackages: FailureReason.UPDATE_TOOL,
     ev.UpdateAptSources: FailureReason.DOWNLOAD_FAIL,
-    ev.DownloadPackages: FailureReason.DOWNLOAD_FAIL,
-    ev.DownloadUpgrade: FailureReason.DOWNLOAD_FAIL,
+    ev.UpdateAgent: FailureReason.UPDATE_TOOL,
+    ev.RestartAgent: FailureReason.UPDATE_TOOL,
     ev.UpdateHelper: FailureReason.INBM,
     ev.SetKernelCommandLine: FailureReason.UT_BOOT_CONFIGURATION,
+    ev.DownloadPackages: FailureReason.DOWNLOAD_FAIL,
+    ev.InstallPackages: FailureReason.UPDATE_TOOL,
+    ev.DownloadUpgrade: FailureReason.DOWNLOAD_FAIL,
+    ev.InstallUpgrade: FailureReason.UPDATE_TOOL,
+    ev.ComparePackages: FailureReason.UPDATE_TOOL,
+    ev.RebootNode: FailureReason.UPDATE_TOOL,
     ev.VerifyUpdate: FailureReason.CRITICAL_SERVICES,
+    ev.RecordFailure: FailureReason.UPDATE_TOOL,
 }
 
 
@@ -56,6 +65,8 @@ class MutableNode:
 
     def carry_out(self, command: Command, at: datetime) -> Event | None:
         """See `NodePort.carry_out`."""
+        if type(command) not in _REASONS:
+            raise TypeError(f"not a command of the mutable flow: {command!r}")
         try:
             return self._carry_out(command, at)
         except OutOfTime as error:
@@ -73,8 +84,7 @@ class MutableNode:
             return self._failed(command, at, error.reason, error.log)
         except Exception as error:  # whatever an adapter does, the node must say what happened
             _log.exception("%s", command)
-            reason = _REASONS.get(type(command), FailureReason.UPDATE_TOOL)
-            return self._failed(command, at, reason, f"{type(error).__name__}: {error}")
+            return self._failed(command, at, _REASONS[type(command)], f"{type(error).__name__}: {error}")
 
     @staticmethod
     def _failed(command: Command, at: datetime, reason: FailureReason, log: str) -> Event:
@@ -141,7 +151,7 @@ class MutableNode:
             case ev.RecordFailure(before):
                 return ev.FailureRecorded(at, changes(before, self.apt.installed(), at) if before else ())
             case _:
-                raise TypeError(f"not a command of the mutable flow: {command!r}")
+                raise AssertionError(command)
 
     def _verify(self, command: ev.VerifyUpdate) -> None:
         if self.apt.state() is PackageDatabase.INTERRUPTED:

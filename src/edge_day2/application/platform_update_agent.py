@@ -201,6 +201,9 @@ class PlatformUpdateAgent:
         return too_short(record, seen, self._policy) or _explain_window(seen)
 
     def _usable(self, record: AgentRecord) -> AgentRecord:
+        if record.flow is not None and record.flow.flow != self._node.os_type.name.lower():
+            kind = self._node.os_type.name.lower()
+            raise UnreadableState(f"the journal tells of an update of an {record.flow.flow} OS, this one is {kind}")
         # What an agent with another policy took may be nothing that this one would take.
         try:
             if record.answer is not None:
