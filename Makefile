@@ -13,7 +13,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/day2_fleet.py $(DEMO_ARGS)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -28,7 +28,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m edge_day2.testing.flow_diagrams docs/flows.md
 
 coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --cov=edge_day2.domain --cov-branch --cov-report=term-missing $(TEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=edge_day2.domain --cov-branch --cov-report=term-missing $(TEST_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -108,24 +108,24 @@ def explore(name: str) -> tuple[Coverage, frozenset[Row]]:
 
 
 @pytest.mark.parametrize("name", EXPLORATIONS)
-def test_no_invariant_breaks_and_every_ending_is_reached(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_invariant_breaks_and_every_ending_is_reached(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
     coverage, rows = explore(name)
 
-    with capsys.disabled():
-        print(f"\n  {name}: {coverage} ({len(rows)} rows of the table)")
+    record_property("measured", f"{name}: {coverage} ({len(rows)} rows of the table)")
     assert coverage.endings == EXPLORATIONS[name].endings
 
 
 @pytest.mark.parametrize("flow", [IMMUTABLE_FLOW, MUTABLE_FLOW], ids=lambda flow: str(flow.name))
 def test_the_explorations_together_take_every_row_of_the_table(
-    flow: Flow[Any], capsys: pytest.CaptureFixture[str]
+    flow: Flow[Any], record_property: Callable[[str, object], None]
 ) -> None:
     taken = frozenset[Row]().union(*(explore(name)[1] for name in EXPLORATIONS))
 
     declared = {(flow.name, state, event) for state, event in flow.table}
 
-    with capsys.disabled():
-        print(f"\n  {flow.name}: {len(declared & taken)} of {len(declared)} rows taken")
+    record_property("measured", f"{flow.name}: {len(declared & taken)} of {len(declared)} rows taken")
     assert declared - taken == {row for row in NEEDS_TAMPERING if row[0] == flow.name}
 
 
