@@ -135,6 +135,12 @@ class Transition(NamedTuple, Generic[D]):
     reports: Reports
 
 
+_new_state: Final = object.__new__
+_set_flow = vars(FlowState)["flow"].__set__
+_set_name = vars(FlowState)["name"].__set__
+_set_data = vars(FlowState)["data"].__set__
+_new_transition: Final = tuple.__new__
+
 # What a transition does to the data, and what it reports. An entry that is a plain tuple reports that and no more.
 Effect: TypeAlias = Callable[..., tuple[D, Reports]]
 Effects: TypeAlias = Mapping[tuple[str, type[Event]], "Effect[D] | Reports"]
@@ -238,15 +244,21 @@ class Flow(Generic[D]):
         Raises:
             InvalidTransition: the state doesn't accept the event, or isn't one of this flow.
         """
-        rows = self._table.get(state.name)
-        row = rows.get(type(event)) if rows is not None and state.flow == self.name else None
-        if row is None:
-            raise InvalidTransition(self.name, state.name, event, self.accepts(state))
-        name, effect, reports, command = row
+        try:
+            name, effect, reports, command = self._table[state.name][type(event)]
+        except KeyError:
+            raise InvalidTransition(self.name, state.name, event, self.accepts(state)) from None
+        if state.flow != self.name:
+            raise InvalidTransition(self.name, state.name, event, ())
         data = state.data
         if effect is not None:
             data, reports = effect(data, event)
-        return Transition(FlowState(self.name, name, data), command(data) if command is not None else None, reports)
+        # FlowState(self.name, name, data) and Transition(…), which their constructors make for twice the time.
+        after = _new_state(FlowState)
+        _set_flow(after, self.name)
+        _set_name(after, name)
+        _set_data(after, data)
+        return _new_transition(Transition, (after, command(data) if command is not None else None, reports))
 
     def resume(self, state: FlowState[D], observation: Observation) -> Transition[D]:
         """Return how `state` goes on after a restart, given what the node sees.
