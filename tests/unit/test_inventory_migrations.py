@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -85,8 +86,10 @@ def test_threads_may_open_new_files_at_once(tmp_path: Path) -> None:
     in_threads(*(lambda url=url: open_inventory(url).close() for url in urls))
 
 
-def test_a_folder_with_a_percent_sign_is_no_problem(tmp_path: Path) -> None:
+def test_a_folder_with_a_percent_sign_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "50%"
-    folder.mkdir()
+    installed = Path(migrations.__file__).parent
+    shutil.copytree(installed, folder / "migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrations, "__file__", str(folder / "migrations" / "__init__.py"))
     open_inventory(f"sqlite:///{folder}/inventory.db").close()
     assert (folder / "inventory.db").exists()

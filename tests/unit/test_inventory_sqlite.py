@@ -178,6 +178,13 @@ def test_a_row_that_nobody_wrote_is_named(path: Path, inventory: Inventory) -> N
         load(inventory, fleet.host)
 
 
+def test_a_transaction_that_is_over_says_so(inventory: Inventory) -> None:
+    with inventory.reading() as unit:
+        pass
+    with pytest.raises(StorageError, match="transaction is over"):
+        unit.tenants()
+
+
 def test_the_database_itself_keeps_the_rules(path: Path, inventory: Inventory) -> None:
     store(inventory, *plain_fleet().resources)
     other = sqlite3.connect(path)

@@ -10,6 +10,7 @@ import pytest
 
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.errors import InvalidValue, MissingExtra, StorageError
+from edge_day2.testing.inventory_contents import plain_fleet, store
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,9 @@ def test_a_password_in_a_url_is_never_shown(url: str) -> None:
 
 def test_two_inventories_in_memory_share_nothing() -> None:
     with open_inventory("memory://") as first, open_inventory("memory://") as second:
-        assert first is not second
+        store(first, *plain_fleet().resources)
+        with second.reading() as unit:
+            assert unit.tenants() == ()
 
 
 def test_a_folder_that_does_not_exist_is_a_storage_error(tmp_path: Path) -> None:

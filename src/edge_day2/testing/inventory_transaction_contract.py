@@ -111,7 +111,7 @@ class InventoryTransactionContract:
             with pytest.raises(NotFound, match="nowhere"):
                 unit.add_all([*many[:10], evolve(many[10], parent_id="nowhere")])
             with pytest.raises(InvalidResource):
-                unit.add_all([*many, evolve(many[10], name="nul \0")])
+                unit.add_all([*many, evolve(many[10], resource_id="region-nul", name="nul \0")])
             assert list(unit.all(Region, TENANT)) == [fleet.country, fleet.town]
             unit.add_all(iter(many))
         with inventory.reading() as unit:

@@ -13,7 +13,6 @@ from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
-import attrs
 from attrs import frozen
 
 from edge_day2.adapters.storage.persistent import PersistentMap
@@ -301,8 +300,7 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         place = (either.tenant_id, type(either))
         table = content.tables.get(place, _EMPTY_TABLE)
         table = table.remove(either.resource_id, owner) if new is None else table.set(new.resource_id, new, owner)
-        self._content = attrs.evolve(
-            content,
+        self._content = _Content(
             tables=content.tables.set(place, table, owner),
             groups=self._regroup(either, old, new),
             unique=self._rename(either, old, new),
