@@ -57,7 +57,7 @@ class FaultPlan:
             bad_images=0.05,
             unhealthy_images=0.04,
             power_cuts_in_trial=0.03,
-            lost_nodes=0.015,
+            lost_nodes=0.025,
             lost_reports=0.004,
         )
 
