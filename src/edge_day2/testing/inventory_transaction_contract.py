@@ -120,7 +120,7 @@ class InventoryTransactionContract:
     def test_many_are_replaced_or_none(self, inventory: Inventory, fleet: Fleet) -> None:
         many = [Region(resource_id=f"region-{number:05}", tenant_id=TENANT, name="old") for number in range(6000)]
         store(inventory, *many)
-        renamed = [(region, evolve(region, name="new")) for region in many]
+        renamed: list[tuple[Resource, Resource]] = [(region, evolve(region, name="new")) for region in many]
         gone = evolve(many[0], resource_id="gone")
         with inventory.writing() as unit:
             with pytest.raises(NotFound, match="nowhere"):
@@ -140,16 +140,15 @@ class InventoryTransactionContract:
         once, twice = evolve(fleet.host, name="once"), evolve(fleet.host, name="twice", site_id=None)
         spelled = evolve(fleet.for_host, schedule=RepeatedSchedule(day_week="3,1"))
         elsewhere = evolve(fleet.instance, desired_os_id="os-old")
+        changes: list[tuple[Resource, Resource]] = [
+            (fleet.host, once),
+            (fleet.instance, elsewhere),
+            (fleet.site, fleet.site),
+            (once, twice),
+            (spelled, evolve(spelled, name="renamed")),
+        ]
         with inventory.writing() as unit:
-            unit.replace_all(
-                [
-                    (fleet.host, once),
-                    (fleet.instance, elsewhere),
-                    (fleet.site, fleet.site),
-                    (once, twice),
-                    (spelled, evolve(spelled, name="renamed")),
-                ]
-            )
+            unit.replace_all(changes)
         assert load(inventory, fleet.host) == twice
         assert load(inventory, fleet.instance) == elsewhere
         assert load(inventory, fleet.for_host).name == "renamed"
