@@ -129,13 +129,16 @@ def test_a_report_whose_answer_was_lost_is_sent_again_before_the_next_one(monkey
 def test_no_new_update_begins_before_the_end_of_the_last_one_was_heard() -> None:
     bench = AgentBench(edge())
     bench.run()
-    assert bench.state == "updated"
-    bench.link.unreachable = set(range(2, 100))
-    bench.agent._record = evolve(bench.agent.record, answer=edge(3))
+    bench.link.answer = edge(3)
+    bench.link.unreachable = {call for call in range(100) if call > bench.link.calls + 1}
 
     bench.run()
+    assert bench.agent.record.outbox
+    assert bench.node.contents[bench.node.active.slot] == image(2)
+    bench.link.unreachable = set()
+    bench.run()
 
-    assert bench.state == "updated"
+    assert bench.node.contents[bench.node.active.slot] == image(3)
 
 
 def test_a_torn_journal_is_reported_and_the_node_goes_on_from_what_it_sees() -> None:

@@ -56,6 +56,7 @@ BAD_ANSWERS = [
     (edge(update_source=UpdateSource(kernel_command="quiet\n")), "kernel_command"),
     (edge(os_profile_update_source=image_source(2, os_image_sha="")), "os_image_sha"),
     (edge(os_profile_update_source=image_source(2, os_image_sha="A" * 64)), "os_image_sha"),
+    (edge(os_profile_update_source=image_source(2, os_image_sha="1" * 64 + "\n")), "os_image_sha"),
     (edge(os_profile_update_source=image_source(2, os_image_url="")), "os_image_url"),
     (edge(os_profile_update_source=image_source(2, os_image_id="latest")), "os_image_id"),
 ]

@@ -292,6 +292,7 @@ def test_a_mutable_node_whose_agent_is_newer_restarts_it_and_goes_on() -> None:
         bench.agent.run_pending()
     assert not bench.agent.run_pending()
     assert not bench.agent.run_pending()
+    assert [name for name, _ in bench.node.calls.possible].count("restart agent") == 1
 
     bench.start()
 

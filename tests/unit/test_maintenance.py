@@ -361,15 +361,20 @@ def test_a_node_that_is_heard_of_in_the_very_moment_is_not_lost(fleet: Fleet) ->
     assert fleet.instance(EDGE).update.status is InventoryStatus.UPDATE_IN_PROGRESS
 
 
-def test_a_lost_instance_without_a_run_is_recorded_all_the_same(fleet: Fleet) -> None:
+def test_an_instance_is_lost_with_its_open_run_alone(fleet: Fleet) -> None:
     fleet.report(EDGE, S.STARTED)
+    fleet.report(EDGE, S.FAILED)
+    fleet.clock.later(minutes=1)
+    fleet.report(EDGE, S.STARTED)
+    open_run, ended = fleet.runs(EDGE)
     with fleet.inventory.inventory.writing() as unit:
-        unit.delete(fleet.runs(EDGE)[0])
+        unit.delete(open_run)
     fleet.clock.later(hours=2)
 
     (lost,) = fleet.manager.find_lost(TENANT)
 
     assert lost.update.status is InventoryStatus.LOST
+    assert fleet.runs(EDGE) == (ended,)
 
 
 @pytest.mark.parametrize("tenant", ["another", ""])
