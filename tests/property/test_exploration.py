@@ -26,9 +26,10 @@ from edge_day2.domain.mutable import MUTABLE_FLOW
 from edge_day2.domain.observation import Observation
 from edge_day2.domain.resources import OSType
 from edge_day2.ports.node import NodePort
-from edge_day2.testing.exploration import Budget, Coverage, Exploration, InvariantBroken, Scenario
+from edge_day2.testing.exploration import Budget, Coverage, Exploration, InvariantBroken
 from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode, ModelNode
 from edge_day2.testing.scenarios import IMPATIENT, ABScenario, AptScenario, Firmware
+from edge_day2.testing.worlds import Scenario
 
 FAILING: Final = evolve(IMPATIENT, window_close=WindowClose.FAIL)
 

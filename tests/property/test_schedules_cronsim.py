@@ -14,7 +14,7 @@ cronsim and this library differ, and the tests leave these cases out:
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from itertools import groupby, islice
 from zoneinfo import ZoneInfo
 
@@ -34,7 +34,7 @@ def _line(schedule: RepeatedSchedule) -> str:
     return f"{schedule.minutes} {schedule.hours} {schedule.day_month} {schedule.month} {schedule.day_week}"
 
 
-def _zone(name: str) -> ZoneInfo | type(UTC):  # type: ignore[valid-type]
+def _zone(name: str) -> tzinfo:
     return UTC if name == "UTC" else ZoneInfo(name)
 
 

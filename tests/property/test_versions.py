@@ -119,4 +119,4 @@ def test_a_version_compares_with_versions_only() -> None:
 
     assert version != "3.0"
     with pytest.raises(TypeError):
-        version < "3.1"  # type: ignore[operator]  # noqa: B015
+        version < "3.1"  # type: ignore[operator]  # noqa: B015  # the comparison itself is what fails

@@ -32,9 +32,9 @@ from edge_day2.domain.schedules import RepeatedSchedule, SingleSchedule, Window
 from edge_day2.domain.statuses import UpdateStatusType
 from edge_day2.errors import NewerFormat, UnreadableState
 from edge_day2.testing import Budget, Exploration
-from edge_day2.testing.exploration import Scenario, World
 from edge_day2.testing.model_nodes import ModelNode
 from edge_day2.testing.scenarios import ABScenario, AptScenario
+from edge_day2.testing.worlds import Scenario, World
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 IMAGE = Image(profile_name="microvisor-nonrt", image_id="3.0.20260301", sha256="a" * 64, url="files/image.raw.gz")

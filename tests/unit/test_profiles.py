@@ -277,7 +277,7 @@ def test_what_is_not_a_mapping_is_refused(text: str) -> None:
 
 def test_bytes_are_not_a_manifest() -> None:
     with pytest.raises(InvalidProfile) as caught:
-        OSProfile.from_yaml(b"spec: {}")  # type: ignore[arg-type]
+        OSProfile.from_yaml(b"spec: {}")  # type: ignore[arg-type]  # bytes are what is refused
     assert (caught.value.field, caught.value.value) == ("manifest", "bytes")
 
 

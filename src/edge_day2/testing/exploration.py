@@ -10,31 +10,22 @@ invariants are checked, among them that without further faults the update ends w
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic
 
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
 from edge_day2.application.platform_update_agent import PlatformUpdateAgent
-from edge_day2.domain.agent import AgentPolicy, AgentRecord, flow_of, in_progress
-from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateSchedule
-from edge_day2.domain.schedules import SingleSchedule
-from edge_day2.domain.statuses import EntryStatus, UpdateStatusType, parse_detail
-from edge_day2.errors import Unavailable, UnreadableState
+from edge_day2.domain.agent import flow_of, in_progress
 from edge_day2.ports.failures import NodeFailure
-from edge_day2.ports.node import NodePort
-from edge_day2.testing.faults import CHANGE, STORE, Calls, PlannedFault, PowerCut
-from edge_day2.testing.model_nodes import ModelNode, Violation
+from edge_day2.testing.faults import Calls, PlannedFault, PowerCut
+from edge_day2.testing.model_nodes import Violation
+from edge_day2.testing.worlds import ENDS_OF_A_WORD, OPEN, SHUT, M, Scenario, World, WorldClock, WorldJournal, WorldLink
 
-NOW: Final = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 _GUID: Final = "12345678-1234-1234-1234-123456789abc"
 # Longer than any update without faults; a flow that needs more goes round in circles.
 MAX_STEPS: Final = 80
-
-M = TypeVar("M", bound=ModelNode)
 
 
 class InvariantBroken(AssertionError):
@@ -66,149 +57,6 @@ class Coverage:
             f"{len(self.flow_transitions)} flow transitions, endings: {', '.join(sorted(self.endings))}; "
             f"at most {self.longest_way_to_the_end} steps to the end without further faults"
         )
-
-
-# What the MM has heard of one update: the grammar of DESIGN is a walk through these.
-_WORDS: Final[dict[tuple[str, UpdateStatusType], str]] = {
-    ("", UpdateStatusType.DOWNLOADING): "downloading",
-    ("", UpdateStatusType.STARTED): "started",
-    ("", UpdateStatusType.UP_TO_DATE): "up to date",
-    ("downloading", UpdateStatusType.DOWNLOADING): "downloading",
-    ("downloading", UpdateStatusType.DOWNLOADED): "downloading",
-    ("downloading", UpdateStatusType.STARTED): "started",
-    ("downloading", UpdateStatusType.UP_TO_DATE): "up to date",
-    ("started", UpdateStatusType.STARTED): "started",
-    ("started", UpdateStatusType.UP_TO_DATE): "up to date",
-    ("started", UpdateStatusType.FAILED): "failed",
-    ("started", UpdateStatusType.UPDATED): "updated",
-    ("updated", UpdateStatusType.UPDATED): "updated",
-    ("updated", UpdateStatusType.UP_TO_DATE): "up to date",
-    ("failed", UpdateStatusType.FAILED): "failed",
-    ("up to date", UpdateStatusType.UP_TO_DATE): "up to date",
-}
-_ENDS_OF_A_WORD: Final = frozenset({"", "failed", "up to date"})
-
-
-@define(kw_only=True)
-class World(Generic[M]):
-    """An agent's journal, its node, what the MM heard, and what the outside wants."""
-
-    node: M
-    record: AgentRecord = AgentRecord()
-    up: bool = True
-    window_open: bool = True
-    target: int | None = 0
-    heard: str = ""
-    heard_rolled_back: bool = False
-    heard_updated: bool = False
-    begun: bool = False
-    journal_lost: bool = False
-    faults: int = 0
-    changes: int = 0
-
-    def key(self) -> tuple[object, ...]:
-        """Return everything that distinguishes this world from another."""
-        return (
-            self.node.key(), self.record, self.up, self.window_open, self.target, self.heard, self.heard_rolled_back,
-            self.heard_updated, self.begun, self.journal_lost, self.faults, self.changes,
-        )  # fmt: skip
-
-
-class Scenario(ABC, Generic[M]):
-    """A kind of node, where it begins, what the orchestrator may want of it, and how it boots."""
-
-    name: str
-    policy: AgentPolicy
-
-    @abstractmethod
-    def begin(self) -> M:
-        """Return the node before the update."""
-
-    @abstractmethod
-    def wrap(self, node: M) -> NodePort:
-        """Return the node as the agent drives it."""
-
-    @abstractmethod
-    def answer(self, target: int | None, schedule: UpdateSchedule) -> PlatformUpdateStatusResponse:
-        """Return the MM's answer when the orchestrator wants its target number `target`."""
-
-    @abstractmethod
-    def boot(self, node: M, boot: int) -> Iterator[tuple[M, int, str]]:
-        """Yield the node after each way in which the next boot may go, the faults it costs, and its name."""
-
-    def disturbances(self, node: M) -> Iterator[tuple[M, str]]:
-        """Yield the node after something that somebody else may do to it while it runs, and its name."""
-        yield from ()
-
-    @abstractmethod
-    def check(self, node: M, record: AgentRecord) -> None:
-        """Complain about what must never be true of node and journal together."""
-
-    @abstractmethod
-    def check_end(self, node: M, record: AgentRecord) -> None:
-        """Complain about what must not be true where the update has ended."""
-
-
-class _Journal:
-    def __init__(self, world: World[M], calls: Calls) -> None:
-        self._world, self._calls = world, calls
-
-    def load(self) -> AgentRecord | None:
-        if self._world.journal_lost:
-            raise UnreadableState("journal: simulated damage")
-        return self._world.record
-
-    def store(self, record: AgentRecord) -> None:
-        self._calls.go("store journal", STORE, OSError, lambda: self._replace(record))
-
-    def _replace(self, record: AgentRecord) -> None:
-        old = self._world.record.flow
-        if record.flow is not None and record.flow.name == "scheduled" and (old is None or not _going(old.name)):
-            self._world.begun = True
-        self._world.record = record
-        self._world.journal_lost = False
-
-
-def _going(name: str) -> bool:
-    return name not in ("updated", "up_to_date", "failed", "rolled_back")
-
-
-class _Link:
-    def __init__(self, world: World[M], calls: Calls, answer: PlatformUpdateStatusResponse) -> None:
-        self._world, self._calls, self._answer = world, calls, answer
-
-    def platform_update_status(self, request: PlatformUpdateStatusRequest) -> PlatformUpdateStatusResponse:
-        self._calls.go("report", CHANGE, Unavailable, lambda: self._hear(request))
-        return self._answer
-
-    def _hear(self, request: PlatformUpdateStatusRequest) -> None:
-        world, status = self._world, request.update_status
-        heard = _WORDS.get((world.heard, status.status_type))
-        if heard is None and world.begun and world.heard in _ENDS_OF_A_WORD:
-            world.heard_rolled_back = world.heard_updated = False
-            heard = _WORDS.get(("", status.status_type))
-        if heard is None:
-            raise Violation(f"{status.status_type.name} reported after {world.heard or 'nothing'}")
-        world.begun = world.begun and heard in _ENDS_OF_A_WORD
-        world.heard = heard
-        detail = parse_detail(status.status_detail)
-        if detail is not None and any(entry.status is EntryStatus.ROLLED_BACK for entry in detail.update_log):
-            world.heard_rolled_back = True
-        if status.status_type is UpdateStatusType.UPDATED:
-            world.heard_updated = True
-
-
-class _Clock:
-    def now(self) -> datetime:
-        return NOW
-
-
-_OPEN: Final = UpdateSchedule(
-    single_schedule=SingleSchedule(NOW - timedelta(hours=1), NOW + timedelta(hours=1)),
-)
-_SHUT: Final = UpdateSchedule(
-    single_schedule=SingleSchedule(NOW + timedelta(hours=1), NOW + timedelta(hours=2)),
-)
 
 
 class Exploration(Generic[M]):
@@ -364,13 +212,13 @@ class Exploration(Generic[M]):
         calls = Calls(planned)
         world.node.calls = calls
         world.node.disturbance_allowed = world.window_open
-        schedule = _OPEN if world.window_open else _SHUT
+        schedule = OPEN if world.window_open else SHUT
         agent = self._agent(
             host_guid=_GUID,
             node=self._scenario.wrap(world.node),
-            journal=_Journal(world, calls),
-            link=_Link(world, calls, self._scenario.answer(world.target, schedule)),
-            clock=_Clock(),
+            journal=WorldJournal(world, calls),
+            link=WorldLink(world, calls, self._scenario.answer(world.target, schedule)),
+            clock=WorldClock(),
             policy=self._scenario.policy,
         )
         agent._record = world.record
@@ -465,7 +313,7 @@ class Exploration(Generic[M]):
 
     def _check_end(self, world: World[M]) -> None:
         state = world.record.flow
-        if world.heard not in _ENDS_OF_A_WORD:
+        if world.heard not in ENDS_OF_A_WORD:
             raise Violation(f"the MM heard only {world.heard!r} of an update that ended as {state and state.name}")
         if state is not None:
             expected = {"updated": "up to date", "up_to_date": "up to date", "failed": "failed"}

@@ -22,8 +22,8 @@ from edge_day2.domain.mutable import MutableUpdate
 from edge_day2.domain.observation import TrialEvidence
 from edge_day2.domain.resources import OSType
 from edge_day2.ports.node import NodePort
-from edge_day2.testing.exploration import Scenario
 from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode, Violation
+from edge_day2.testing.worlds import Scenario
 
 # No distance between tries, and few of them: everything that a retry can meet is met soon.
 IMPATIENT: Final = AgentPolicy(retry_after=timedelta(0), retries=2, interruptions=2)
