@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from attrs import evolve
@@ -123,6 +124,26 @@ def test_a_writer_that_waits_too_long_for_another_process_gives_up(path: Path, i
         assert unit.tenants() == ()
     other.close()
     store(inventory, Region(resource_id="region-1", tenant_id=TENANT, name="after"))
+
+
+def test_opening_waits_for_another_that_switches_to_the_write_ahead_log(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals = [sqlite3.OperationalError("database is locked")] * 2
+
+    class Refusing(sqlite3.Cursor):
+        def execute(self, statement: str, *parameters: Any) -> Self:
+            if "journal_mode" in statement and refusals:
+                raise refusals.pop()
+            return super().execute(statement, *parameters)
+
+    class Connection(sqlite3.Connection):
+        def cursor(self, *_: Any) -> Any:
+            return super().cursor(Refusing)
+
+    monkeypatch.setattr("sqlite3.dbapi2.connect", partial(sqlite3.connect, factory=Connection))
+    open_inventory(f"sqlite:///{path}").close()
+    assert refusals == []
 
 
 def test_a_writer_inside_a_writer_gives_up_instead_of_waiting_for_ever(inventory: Inventory) -> None:

@@ -62,7 +62,7 @@ def _start(work: str, *arguments: str) -> subprocess.Popen[str]:
 def _wait(*processes: subprocess.Popen[str]) -> None:
     for process in processes:
         process.communicate()
-        assert process.returncode == 0
+    assert [process.returncode for process in processes] == [0] * len(processes)
 
 
 def _stream(process: subprocess.Popen[str]) -> IO[str]:

@@ -72,7 +72,7 @@ def _open_sqlite(url: URL, lock_timeout_seconds: float) -> Engine:
 
 
 def _use_write_ahead_log(engine: Engine, lock_timeout_seconds: float) -> None:
-    """Switch the file to WAL, which lasts. SQLite doesn't wait for other processes here, so this does."""
+    """Switch the file to WAL, which lasts. SQLite doesn't always wait for other processes here, so this does."""
     deadline = time.monotonic() + lock_timeout_seconds
     with translated(), closing(engine.raw_connection()) as connection:
         cursor = connection.cursor()
