@@ -23,6 +23,7 @@ from edge_day2.domain.agent import AgentPolicy, WindowClose
 from edge_day2.domain.flow import Command, Event, Flow, FlowState, Transition, WindowClosed, WindowOpened
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.node_windows import ClockMemory
 from edge_day2.domain.observation import Observation
 from edge_day2.domain.resources import OSType
 from edge_day2.ports.node import NodePort
@@ -270,9 +271,9 @@ def test_a_reboot_before_its_step_is_in_the_journal_is_found() -> None:
 
 
 class JournalsReportsLater(PlatformUpdateAgent):
-    def _enter(self, transition: Transition[Any], now: datetime) -> None:
-        super()._enter(transition._replace(reports=()), now)
-        super()._enter(transition, now)
+    def _enter(self, transition: Transition[Any], now: datetime, clock: ClockMemory | None = None) -> None:
+        super()._enter(transition._replace(reports=()), now, clock)
+        super()._enter(transition, now, clock)
 
 
 @pytest.mark.parametrize("explore_node", [explore_images, explore_packages])

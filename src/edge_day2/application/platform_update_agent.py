@@ -30,9 +30,9 @@ from edge_day2.domain.agent import (
     target_of,
     too_short,
 )
-from edge_day2.domain.flow import Event, Transition, WindowClosed, WindowTimedOut
+from edge_day2.domain.flow import Event, Transition, WindowClosed, WindowOpened, WindowTimedOut
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus
-from edge_day2.domain.node_windows import ClockState
+from edge_day2.domain.node_windows import ClockMemory, ClockState
 from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
 from edge_day2.errors import InvalidMessage, NewerFormat, RequestError, UnreadableState
 from edge_day2.ports.clock import Clock
@@ -287,18 +287,26 @@ class PlatformUpdateAgent:
         assert state is not None
         if isinstance(event, WindowClosed) and self._policy.window_close is WindowClose.FAIL:
             event = WindowTimedOut(event.at)
-        self._enter(flow_of(state).step(state, event), now)
+        transition = flow_of(state).step(state, event)
+        if isinstance(event, WindowOpened):
+            # From here the window counts as begun: an update that ends in it isn't begun once more.
+            self._enter(transition, now, self._look(now).clock.memory)
+        else:
+            self._enter(transition, now)
 
-    def _enter(self, transition: Transition[Any], now: datetime) -> None:
+    def _enter(self, transition: Transition[Any], now: datetime, clock: ClockMemory | None = None) -> None:
         _log.info("%s: %s", self._host_guid, transition.state.name)
-        self._store(evolve(self._record, flow=transition.state, outbox=self._record.outbox + transition.reports), now)
+        outbox = self._record.outbox + transition.reports
+        record = evolve(self._record, flow=transition.state, outbox=outbox)
+        self._store(record if clock is None else evolve(record, clock=clock), now)
 
     def _store(self, record: AgentRecord, now: datetime) -> None:
         if record == self._record:
             return
         if not self._newer_format:
             # What the clock was believed at goes into the journal with every change, and makes none by itself.
-            record = evolve(record, clock=self._look(now).clock.memory)
+            latest = self._look(now).clock.memory.latest
+            record = evolve(record, clock=evolve(record.clock, latest=latest))
             self._journal.store(record)
         self._record = record
 

@@ -234,12 +234,17 @@ def look(
 
 def too_short(record: AgentRecord, seen: Situation, policy: AgentPolicy) -> str:
     """Return why an update that could begin or go on in the open window doesn't, "" where the window is long enough."""
-    waits = not in_progress(record) or (
-        record.flow is not None and WindowOpened.name in flow_of(record.flow).accepts(record.flow)
-    )
-    if seen.window is None or seen.window.end is None or not waits or _fits(seen, policy.time_needed):
+    state, window = record.flow, seen.window
+    if window is None or window.end is None or _fits(seen, policy.time_needed):
         return ""
-    return f"not started: the update needs {policy.time_needed}, the window closes at {seen.window.end:%H:%M} UTC"
+    if state is not None and in_progress(record):
+        waits = WindowOpened.name in flow_of(state).accepts(state)
+    else:
+        patient = evolve(policy, time_to_update=timedelta(0), time_to_reboot=timedelta(0))
+        waits = next_update(evolve(record, outbox=()), seen, patient) is not None
+    if not waits:
+        return ""
+    return f"not started: the update needs {policy.time_needed}, the window closes at {window.end:%H:%M} UTC"
 
 
 def _fits(seen: Situation, needed: timedelta) -> bool:
