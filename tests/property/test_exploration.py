@@ -258,11 +258,11 @@ def test_a_failed_commit_that_is_not_rolled_back_is_found(plant: Planted) -> Non
 
 
 class RebootsBeforeJournal(PlatformUpdateAgent):
-    def _enter(self, transition: Transition[Any], now: datetime) -> None:
+    def _enter(self, transition: Transition[Any], now: datetime, clock: ClockMemory | None = None) -> None:
         if isinstance(transition.command, apt.RebootNode):
             self._process_ends = self._node.carry_out(transition.command, now) is None
             return
-        super()._enter(transition, now)
+        super()._enter(transition, now, clock)
 
 
 def test_a_reboot_before_its_step_is_in_the_journal_is_found() -> None:
