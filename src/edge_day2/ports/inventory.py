@@ -66,7 +66,7 @@ class UnitOfWork(Protocol):
         ...
 
     def add_all(self, resources: Iterable[Resource]) -> None:
-        """Store many new resources, or none of them: as `add` for each, at a fraction of the cost.
+        """Store many new resources, or none of them: as `add` for each, at less cost.
 
         What a resource refers to may come before it in `resources`, not after it. Consumes them as a stream.
 
@@ -89,7 +89,7 @@ class UnitOfWork(Protocol):
         ...
 
     def replace_all(self, changes: Iterable[tuple[R, R]]) -> None:
-        """Store many changes (old, new), or none of them: as `replace` for each, at a fraction of the cost.
+        """Store many changes (old, new), or none of them: as `replace` for each, at less cost.
 
         Consumes them as a stream. Changes of one kind that change the same fields are cheapest.
 
