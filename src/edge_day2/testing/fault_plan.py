@@ -56,7 +56,7 @@ class FaultPlan:
             power_cuts=0.004,
             bad_images=0.05,
             unhealthy_images=0.04,
-            power_cuts_in_trial=0.03,
+            power_cuts_in_trial=0.05,
             lost_nodes=0.025,
             lost_reports=0.004,
         )

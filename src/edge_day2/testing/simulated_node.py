@@ -221,6 +221,8 @@ class SimulatedNode:
     def advance(self) -> datetime | None:
         """Do what is due now; return when there will be something to do, None where the node is lost for good."""
         now = self._clock.now()
+        # What the last command led to: it has taken until now.
+        self._note_state()
         try:
             if not self.machine.running and not self._boot():
                 return None
@@ -229,7 +231,8 @@ class SimulatedNode:
             self.machine.power_off()
             return now + _AFTER_POWER_CUT
         finally:
-            self._note_state()
+            if not self.machine.running:
+                self._note_state()
 
     def _work(self, now: datetime) -> timedelta:
         self.machine.disturbance_allowed = self._window_is_open(now)
