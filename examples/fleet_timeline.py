@@ -1,254 +1,377 @@
-"""Draws a fleet's history as one self-contained HTML file: windows, updates by phase, faults, and how many are done.
+"""Draws a fleet's history as one self-contained HTML file: a row per node, updates by phase, windows, misfortunes.
 
-One row is one node. `write_timeline` is given plain data and knows nothing of inventories.
+Positions in time are percentages of the drawing's width, so that zooming is a matter of that width alone and nothing is
+distorted. Frame, style and script are in `fleet_timeline.html`, `.css` and `.js`; all end up in the one file.
 """
 
 from __future__ import annotations
 
 import html
-import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 from attrs import frozen
 
-from edge_day2 import Window
-from edge_day2.testing.simulated_node import HistoryEvent, HistoryKind
+from edge_day2 import OSType
+from edge_day2.testing.fault_plan import Misfortune
+from fleet_history import Ending, Line, Milestone, NamedWindow, Phase, Row, Run, days_of, updated_over_time
+from fleet_outcomes import Standing
 
-LEFT, WIDTH, TOP, CURVE, GAP = 170, 1130, 64, 120, 16
+_HERE: Final = Path(__file__).parent
+_TENANT, _SITE, _GAP = 46, 19, 7
+_CURVE: Final = 112
+_LANES: Final = 3
+_KINDS: Final = {OSType.IMMUTABLE: "immutable", OSType.MUTABLE: "mutable"}
+# A label of this share of the width is kept clear of the next one; a letter takes about half a percent.
+_LETTER: Final = 0.62
+_WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
-# Phase → the flow states that it shows, and its colour (Okabe and Ito's palette, safe for colour-blind eyes).
-_INSTALLING: Final = """checking clearing installing clearing_entry staging_entry arming recording updating_sources
-    updating_agent restarting updating_helper updating_kernel_command_line installing_packages installing_upgrade
-    comparing"""
-_ROLLING_BACK: Final = "disarming restoring_default rolling_back settling recording_failure"
-PHASES: Final[Mapping[str, tuple[str, frozenset[str]]]] = {
-    "download": ("#56b4e9", frozenset({"prefetching", "downloading", "downloading_packages", "downloading_upgrade"})),
-    "install": ("#0072b2", frozenset(_INSTALLING.split())),
-    "reboot": ("#111111", frozenset({"off", "rebooting"})),
-    "verify and commit": ("#009e73", frozenset({"verifying", "committing"})),
-    "roll back": ("#d55e00", frozenset(_ROLLING_BACK.split())),
-    "wait for the window": ("#b0b0b0", frozenset({"paused", "fetched", "standing_down"})),
+_FAULTS: Final = {
+    Misfortune.FAILED_DOWNLOAD: ("download", "M0-4V1M-3-1.5L0 2.5L3-1.5M-3.5 4.5H3.5"),
+    Misfortune.BROKEN_PACKAGE: ("package", "M-3.5-3.5H3.5V3.5H-3.5ZM-3.5 3.5L3.5-3.5"),
+    Misfortune.FAILED_COMMIT: ("commit", "M0-4.5L4.5 0L0 4.5L-4.5 0Z"),
+    Misfortune.POWER_CUT: ("cut", "M2-6.5L-4.2 1.2H-.4L-2 6.5L4.2-1.2H.4Z"),
+    Misfortune.POWER_CUT_IN_TRIAL: ("cut", "M2-6.5L-4.2 1.2H-.4L-2 6.5L4.2-1.2H.4Z"),
+    Misfortune.BAD_IMAGE: ("bad", "M-3.5-3.5H3.5V3.5H-3.5ZM-1.7-1.7L1.7 1.7M1.7-1.7L-1.7 1.7"),
+    Misfortune.UNHEALTHY_IMAGE: ("unhealthy", "M-3.5-3.5H3.5V3.5H-3.5ZM-2.6 0H-.9L.2-2L.9 1.8L1.4 0H2.6"),
+    Misfortune.LOST_NODE: ("gone", "M-4-4L4 4M4-4L-4 4"),
+    Misfortune.LOST_REPORT: ("report", "M-1.8 0A1.8 1.8 0 1 0 1.8 0A1.8 1.8 0 1 0-1.8 0Z"),
 }
-MARKS: Final[Mapping[str, str]] = {"updated": "#009e73", "failed": "#d55e00", "fault": "#cc79a7", "lost": "#000000"}
-_SHORTEST: Final = 1.4  # pixels: a reboot of three minutes must still be seen
+_LEGEND_OF_FAULTS: Final = {
+    Misfortune.FAILED_DOWNLOAD: "failed download",
+    Misfortune.BROKEN_PACKAGE: "broken package",
+    Misfortune.BAD_IMAGE: "image doesn't boot",
+    Misfortune.UNHEALTHY_IMAGE: "image isn't healthy",
+    Misfortune.FAILED_COMMIT: "failed commit",
+    Misfortune.POWER_CUT: "power cut",
+    Misfortune.LOST_NODE: "neither slot boots",
+    Misfortune.LOST_REPORT: "lost report",
+}
+_ENDS: Final = {Ending.UPDATED: "updated", Ending.ROLLED_BACK: "back", Ending.FAILED: "failed", Ending.LOST: "lost"}
+_END_SHAPES: Final = {
+    "updated": "M-3 0A3 3 0 1 0 3 0A3 3 0 1 0-3 0Z",
+    "back": "M3-4V4L-4 0Z",
+    "failed": "M0-4L4 3.4H-4Z",
+    "lost": "M-3.6-3.6H3.6V3.6H-3.6Z",
+    "waiting": "M-2.6 0A2.6 2.6 0 1 0 2.6 0A2.6 2.6 0 1 0-2.6 0Z",
+    "current": "M-2.6-.9H2.6V.9H-2.6Z",
+}
+_STANDING_SHAPES: Final = {
+    Standing.UPDATED: "updated", Standing.CURRENT: "current", Standing.ROLLED_BACK: "back",
+    Standing.FAILED: "failed", Standing.WAITING: "waiting", Standing.LOST: "lost",
+}  # fmt: skip
+_ENDINGS_SAID: Final = {
+    Ending.UPDATED: "updated", Ending.UP_TO_DATE: "looked for updates, nothing to do", Ending.FAILED: "failed",
+    Ending.ROLLED_BACK: "rolled back", Ending.LOST: "lost", Ending.FETCHED: "image downloaded ahead of the window",
+    Ending.GIVEN_UP: "download ahead of the window failed", Ending.OPEN: "still under way at the end",
+}  # fmt: skip
 
 
 @frozen(kw_only=True)
-class Row:
-    """A node of the picture: its name, its group of rows, and when it may be disturbed."""
+class Picture:
+    """What the picture shows.
 
-    guid: str
-    name: str
-    group: str
-    windows: tuple[Window, ...]
+    Attributes:
+        title: what is said above it, and `subtitle` in a second line.
+        tenants: the tenants in their order, with what is said of each.
+    """
 
+    title: str
+    subtitle: str
+    begin: datetime
+    end: datetime
+    rows: Sequence[Row]
+    milestones: Sequence[Milestone]
+    tenants: Sequence[tuple[str, str]]
 
-class _Picture:
-    def __init__(self, rows: Sequence[Row], begin: datetime, end: datetime) -> None:
-        self.rows = rows
-        self.height = 5.0 if len(rows) <= 250 else 2.0
-        self._begin, self._length = begin, end - begin
-        self.tops: dict[str, float] = {}
-        self.groups: list[tuple[str, float, float]] = []
-        y = float(TOP + CURVE + GAP)
-        group = None
-        for row in rows:
-            if row.group != group:
-                y += GAP
-                self.groups.append((row.group, y, y))
-                group = row.group
-            self.tops[row.guid] = y
-            y += self.height
-            self.groups[-1] = (*self.groups[-1][:2], y)
-        self.bottom = y + 28
-
-    def x(self, at: datetime) -> float:
-        share = (at - self._begin) / self._length
-        return LEFT + WIDTH * min(max(share, 0.0), 1.0)
-
-    def bar(self, guid: str, start: datetime, stop: datetime) -> str:
-        left = self.x(start)
-        width = max(self.x(stop) - left, _SHORTEST)
-        tall = self.height - 1
-        return f"M{left:.1f} {self.tops[guid]:.1f}h{width:.1f}v{tall:.1f}h-{width:.1f}z"
-
-    def dot(self, guid: str, at: datetime) -> str:
-        size = max(self.height - 1, 2.0)
-        return f"M{self.x(at) - size / 2:.1f} {self.tops[guid]:.1f}h{size:.1f}v{size:.1f}h-{size:.1f}z"
+    def x(self, at: datetime) -> str:
+        """Return where an instant lies, in percent of the width."""
+        share = min(max((at - self.begin) / (self.end - self.begin), 0.0), 1.0)
+        return f"{share * 100:.3f}".rstrip("0").rstrip(".") + "%"
 
 
-def _phase_of(state: str) -> str | None:
-    return next((phase for phase, (_, states) in PHASES.items() if state in states), None)
-
-
-def _bars(picture: _Picture, history: Iterable[HistoryEvent], end: datetime) -> Mapping[str, list[str]]:
-    """Return the bars of each phase, from every node's states one after the other."""
-    since: dict[str, tuple[str, datetime]] = {}
-    bars: dict[str, list[str]] = defaultdict(list)
-
-    def close(guid: str, until: datetime) -> None:
-        state, start = since.get(guid, ("", until))
-        if (phase := _phase_of(state)) is not None:
-            bars[phase].append(picture.bar(guid, start, until))
-
-    for event in history:
-        if event.kind is HistoryKind.STATE and event.guid in picture.tops:
-            close(event.guid, event.at)
-            since[event.guid] = event.text, event.at
-    for guid in since:
-        close(guid, end)
-    return bars
-
-
-def _marks(picture: _Picture, history: Iterable[HistoryEvent]) -> Mapping[str, list[str]]:
-    marks: dict[str, list[str]] = defaultdict(list)
-    for event in history:
-        if event.guid not in picture.tops:
-            continue
-        if event.kind is HistoryKind.REPORT and event.text in ("UPDATED", "FAILED"):
-            marks[event.text.lower()].append(picture.dot(event.guid, event.at))
-        elif event.kind is HistoryKind.FAULT:
-            marks["fault"].append(picture.dot(event.guid, event.at))
-        elif event.kind is HistoryKind.BOOT and "neither slot" in event.text:
-            marks["lost"].append(picture.dot(event.guid, event.at))
-    return marks
-
-
-def _curve(picture: _Picture, history: Iterable[HistoryEvent], text: str) -> str:
-    """Return the path of how many nodes have reported `text` at least once, over time."""
-    first: dict[str, datetime] = {}
-    for event in history:
-        if event.kind is HistoryKind.REPORT and event.text == text and event.guid in picture.tops:
-            first.setdefault(event.guid, event.at)
-    base, scale = TOP + CURVE, CURVE / max(len(picture.rows), 1)
-    path = [f"M{LEFT} {base}"]
-    for number, at in enumerate(sorted(first.values()), start=1):
-        path.append(f"H{picture.x(at):.1f}V{base - number * scale:.1f}")
-    return "".join([*path, f"H{LEFT + WIDTH}"])
-
-
-def _axis(picture: _Picture, begin: datetime, end: datetime) -> Iterable[str]:
-    day = begin.replace(hour=0, minute=0, second=0, microsecond=0)
-    while day < end:
-        if day >= begin:
-            x = picture.x(day)
-            yield f'<path class="day" d="M{x:.1f} {TOP}V{picture.bottom - 24:.1f}"/>'
-            yield f'<text class="axis" x="{x + 4:.1f}" y="{picture.bottom - 8:.1f}">{day:%a %d %b}</text>'
-        day += timedelta(days=1)
-
-
-def _orchestrator(picture: _Picture, history: Iterable[HistoryEvent]) -> Iterable[str]:
-    texts: dict[datetime, list[str]] = defaultdict(list)
-    for event in history:
-        if event.kind is HistoryKind.ORCHESTRATOR:
-            texts[event.at].append(event.text)
-    for number, (at, said) in enumerate(sorted(texts.items())):
-        x, y = picture.x(at), 14 + 12 * (number % 4)
-        # Tenants do the same thing at the same moment: once is enough.
-        label = html.escape(" / ".join(dict.fromkeys(text.partition(": ")[2] or text for text in said)))
-        yield f'<path class="event" d="M{x:.1f} {y + 3}V{picture.bottom - 24:.1f}"/>'
-        yield f'<text class="event" x="{x + 3:.1f}" y="{y}">{label}</text>'
-
-
-def _stories(picture: _Picture, history: Iterable[HistoryEvent]) -> str:
-    """Return, as JSON, what the tooltip tells of each node: its name and its lines, oldest first."""
-    lines: dict[str, list[str]] = defaultdict(list)
-    for event in history:
-        if event.guid in picture.tops and event.kind is not HistoryKind.STATE:
-            lines[event.guid].append(f"{event.at:%a %H:%M} {event.kind.value}: {event.text}")
-    told = [[row.name, round(picture.tops[row.guid], 1), lines[row.guid][-14:]] for row in picture.rows]
-    # Inside a script element only a closing tag could end the text.
-    return json.dumps(told, separators=(",", ":")).replace("</", "<\\/")
-
-
-def write_timeline(
-    path: Path, history: Sequence[HistoryEvent], rows: Sequence[Row], begin: datetime, end: datetime, title: str
-) -> None:
-    """Write the picture of `history` to `path`; folders that are missing are made.
+def write_timeline(path: Path, picture: Picture) -> None:
+    """Write the picture to `path`; folders that are missing are made.
 
     Raises:
         OSError: the file can't be written.
     """
-    picture = _Picture(rows, begin, end)
-    layers = [*_axis(picture, begin, end)]
-    windows = "".join(
-        picture.bar(row.guid, max(window.start, begin), min(window.end or end, end))
-        for row in rows
-        for window in row.windows
+    body = _Body(picture)
+    head = _head(picture)
+    page = (
+        (_HERE / "fleet_timeline.html")
+        .read_text(encoding="utf-8")
+        .format(
+            title=html.escape(picture.title),
+            subtitle=html.escape(picture.subtitle),
+            style=(_HERE / "fleet_timeline.css").read_text(encoding="utf-8"),
+            script=(_HERE / "fleet_timeline.js").read_text(encoding="utf-8"),
+            symbols="".join(_symbols(body.row_height)),
+            figures="".join(_figures(picture)),
+            legend="".join(_legend()),
+            days="".join(_day_buttons(picture)),
+            curve_side="".join(_curve_side(picture)),
+            curve=head,
+            curve_height=_CURVE,
+            height=body.height,
+            bar=round(body.row_height * 0.7),
+            side="".join(body.side),
+            plot="".join(body.plot),
+        )
     )
-    layers.append(f'<path class="window" d="{windows}"/>')
-    for phase, bars in _bars(picture, history, end).items():
-        layers.append(f'<path class="{phase.replace(" ", "-")}" d="{"".join(bars)}"/>')
-    for mark, dots in _marks(picture, history).items():
-        layers.append(f'<path class="mark-{mark}" d="{"".join(dots)}"/>')
-    for name, top, bottom in picture.groups:
-        layers.append(f'<text class="group" x="8" y="{(top + bottom) / 2 + 4:.1f}">{html.escape(name)}</text>')
-    layers += _orchestrator(picture, history)
-    for text, name in (("UPDATED", "updated"), ("FAILED", "failed")):
-        layers.append(f'<path class="curve {name}" d="{_curve(picture, history, text)}"/>')
-    layers.append(f'<text class="axis" x="8" y="{TOP + 12}">nodes that have</text>')
-    layers.append(f'<text class="axis" x="8" y="{TOP + 26}">updated / failed once</text>')
-    layers.append(f'<text class="axis" x="8" y="{TOP + 40}">(of {len(rows)})</text>')
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(picture, layers, _stories(picture, history), title))
+    path.write_text(page, encoding="utf-8")
 
 
-def _page(picture: _Picture, layers: Sequence[str], stories: str, title: str) -> str:
-    colours = {phase.replace(" ", "-"): colour for phase, (colour, _) in PHASES.items()}
-    colours |= {f"mark-{mark}": colour for mark, colour in MARKS.items()}
-    styles = "".join(f".{name}{{fill:{colour}}}" for name, colour in colours.items())
-    legend = "".join(
-        f'<span><i style="background:{colour}"></i>{html.escape(name)}</span>'
-        for name, colour in [("window", "#f3d98b"), *((phase, colour) for phase, (colour, _) in PHASES.items())]
-    ) + "".join(f'<span><b style="background:{colour}"></b>{mark}</span>' for mark, colour in MARKS.items())
-    return _TEMPLATE.format(
-        title=html.escape(title),
-        styles=styles,
-        legend=legend,
-        width=LEFT + WIDTH + 20,
-        height=f"{picture.bottom:.0f}",
-        layers="\n".join(layers),
-        stories=stories,
-        row=picture.height,
+def _tag(name: str, content: str = "", **attributes: object) -> str:
+    """Return an element; `content` is markup, attribute values are escaped. `class_` and `data_t` as one expects."""
+    said = "".join(
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
+        for key, value in attributes.items()
+        if value is not None
     )
+    return f"<{name}{said}>{content}</{name}>" if content else f"<{name}{said}/>"
 
 
-_TEMPLATE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-:root{{color-scheme:light dark;--paper:#fff;--ink:#222;--faint:#8886;--off:#111}}
-@media (prefers-color-scheme:dark){{:root{{--paper:#16181c;--ink:#ddd;--off:#eee}}}}
-body{{background:var(--paper);color:var(--ink);font:13px/1.4 system-ui,sans-serif;margin:20px}}
-h1{{font-size:18px;margin:0 0 6px}} .legend span{{margin-right:14px;white-space:nowrap}}
-.legend i,.legend b{{display:inline-block;width:14px;height:9px;margin-right:5px}} .legend b{{width:7px;height:7px}}
-svg{{display:block;margin-top:10px}} text{{fill:var(--ink);font:11px system-ui,sans-serif}}
-.day{{stroke:var(--faint);fill:none}} .event{{stroke:#cc79a7;fill:none;stroke-dasharray:3 3}}
-text.event{{stroke:none;fill:#cc79a7}} text.group{{font-weight:600}}
-{styles}
-.window{{fill:#f3d98b;opacity:.45}} .reboot,.mark-lost{{fill:var(--off)}}
-.curve{{fill:none;stroke-width:2}} .curve.updated{{stroke:#009e73}} .curve.failed{{stroke:#d55e00}}
-#tip{{position:fixed;display:none;background:var(--paper);border:1px solid var(--faint);padding:6px 9px;
-max-width:520px;white-space:pre-wrap;pointer-events:none;box-shadow:0 2px 10px #0004}}
-</style></head><body>
-<h1>{title}</h1><div class="legend">{legend}</div>
-<svg id="fleet" width="{width}" height="{height}" role="img" aria-label="{title}">
-{layers}
-</svg><div id="tip"></div>
-<script>
-const nodes = {stories};
-const fleet = document.getElementById("fleet"), tip = document.getElementById("tip");
-fleet.addEventListener("mousemove", event => {{
-  const y = event.clientY - fleet.getBoundingClientRect().top;
-  const node = nodes.find(entry => y >= entry[1] && y < entry[1] + {row});
-  tip.style.display = node ? "block" : "none";
-  if (!node) return;
-  tip.textContent = [node[0], ...node[2]].join("\\n");
-  tip.style.left = Math.min(event.clientX + 14, innerWidth - 540) + "px";
-  tip.style.top = Math.min(event.clientY + 14, innerHeight - tip.offsetHeight - 10) + "px";
-}});
-fleet.addEventListener("mouseleave", () => tip.style.display = "none");
-</script></body></html>
-"""
+def _text(content: str, **attributes: object) -> str:
+    return _tag("text", html.escape(content), **attributes)
+
+
+def _moment(at: datetime) -> str:
+    return f"{_WEEKDAYS[at.weekday()]} {at:%H:%M}"
+
+
+def _length(length: timedelta) -> str:
+    minutes = length.total_seconds() / 60
+    if minutes < 1:
+        return f"{length.total_seconds():.0f} s"
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
+
+
+class _Body:
+    """Lays the rows out, and draws the side column and the plot."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+        self.row_height = 14 if len(picture.rows) <= 60 else 9 if len(picture.rows) <= 320 else 4
+        self.side: list[str] = []
+        self.plot: list[str] = []
+        self.height = 0
+        self._grid: list[str] = []
+        by_tenant = {name: list(rows) for name, rows in groupby(picture.rows, key=lambda row: row.node.tenant)}
+        for name, said in picture.tenants:
+            if name in by_tenant:
+                self._draw_tenant(name, said, by_tenant[name])
+        self.height += _GAP
+        self.plot[:0] = _grid(picture)
+
+    def _draw_tenant(self, name: str, said: str, rows: Sequence[Row]) -> None:
+        top = self.height
+        self.side.append(_text(name, class_="tenant", x=0, y=top + 16))
+        self.side.append(_text(said, class_="dim", x=0, y=top + 29))
+        self.side.append(_text("updated", class_="dim end", x="100%", y=top + 29))
+        self.height += _TENANT
+        for (region, site), found in groupby(rows, key=lambda row: (row.node.region, row.node.site)):
+            self._draw_site(region, site, list(found))
+        self.plot += _milestones(self._picture, name, top, self.height)
+
+    def _draw_site(self, region: str, site: str, rows: Sequence[Row]) -> None:
+        label = self.height + _SITE - 5
+        updated = sum(row.node.outcome.standing is Standing.UPDATED for row in rows)
+        self.side.append(_text(f"{region} · {site}", class_="site", x=0, y=label))
+        self.side.append(_text(f"{updated} of {len(rows)}", class_="dim end", x="100%", y=label))
+        self.height += _SITE
+        top = self.height
+        self.plot += _bands(self._picture, rows, top, self.row_height)
+        for row in rows:
+            middle = self.height + self.row_height / 2
+            standing = _STANDING_SHAPES[row.node.outcome.standing]
+            self.side.append(_tag("use", href=f"#e-{standing}", class_=f"e-{standing}", x=219, y=middle))
+            if self.row_height >= 14:
+                self.side.append(_text(row.node.name, class_="name", x=8, y=middle + 3.5))
+            self.plot.append(_row(self._picture, row, middle, self.row_height))
+            self.height += self.row_height
+        self.height += _GAP
+
+
+def _grid(picture: Picture) -> Iterator[str]:
+    hour = timedelta(hours=1)
+    at = picture.begin.replace(minute=0, second=0, microsecond=0)
+    while at < picture.end:
+        level = "day" if at.hour == 0 else "six" if at.hour % 6 == 0 else "hour"
+        if at > picture.begin:
+            yield _tag("line", class_=level, x1=picture.x(at), x2=picture.x(at), y2="100%")
+        at += hour
+
+
+def _bands(picture: Picture, rows: Sequence[Row], top: int, row_height: int) -> Iterator[str]:
+    """Rows side by side that have the same windows share one band for each."""
+    for (windows, blackouts), found in groupby(rows, key=lambda row: (row.node.windows, row.node.blackouts)):
+        height = row_height * len(list(found))
+        for window in windows:
+            yield _band(picture, window, "w", "Maintenance window", top, height)
+        for blackout in blackouts:
+            yield _band(picture, blackout, "b", "Blackout", top, height)
+        top += height
+
+
+def _band(picture: Picture, window: NamedWindow, class_: str, name: str, top: int, height: int) -> str:
+    start, end = max(window.start, picture.begin), min(window.end, picture.end)
+    width = (end - start) / (picture.end - picture.begin) * 100
+    said = f"{name}\n{_moment(window.start)} to {_moment(window.end)} UTC\n{window.source}"
+    return _tag("rect", class_=class_, x=picture.x(start), y=top, width=f"{width:.3f}%", height=height, data_t=said)
+
+
+def _row(picture: Picture, row: Row, middle: float, row_height: int) -> str:
+    node, outcome = row.node, row.node.outcome
+    parts = [
+        _tag("rect", class_="hit", y=-row_height / 2, width="100%", height=row_height),
+        _tag("line", class_="base", x2="100%"),
+    ]
+    for stretch in row.stretches:
+        class_ = f"s-{stretch.line.name.lower()}"
+        parts.append(_tag("line", class_=class_, x1=picture.x(stretch.start), x2=picture.x(stretch.end)))
+    parts += (_run(picture, run) for run in row.runs)
+    for mark in row.marks:
+        kind, _ = _FAULTS[Misfortune(mark.kind)]
+        said = f"{_moment(mark.at)}  {mark.kind}\n{mark.text}"
+        parts.append(_tag("use", href=f"#f-{kind}", class_=f"f f-{kind}", x=picture.x(mark.at), data_t=said))
+    stands = f"{outcome.standing.value}{f': {outcome.reason}' if outcome.reason else ''}"
+    name = f"{node.name}\n{outcome.system.profile_name} {outcome.system.image_id}\nat the end: {stands}"
+    return _tag("g", "".join(parts), class_="r", transform=f"translate(0 {middle:g})", data_n=name)
+
+
+def _run(picture: Picture, run: Run) -> str:
+    lines = [
+        _tag("line", class_=f"p-{step.phase.name.lower()}", x1=picture.x(step.start), x2=picture.x(step.end))
+        for step in run.steps
+    ]
+    said = [f"{_moment(run.start)} to {_moment(run.end)}  {_ENDINGS_SAID[run.ending]}"]
+    if run.why:
+        said.append(run.why)
+    said += [f"{step.start:%H:%M}  {step.phase.value}, {_length(step.end - step.start)}" for step in run.steps]
+    if run.ending in _ENDS:
+        end = _ENDS[run.ending]
+        lines.append(_tag("use", href=f"#e-{end}", class_=f"e-{end}", x=picture.x(run.end)))
+    return _tag("g", "".join(lines), class_="u", data_t="\n".join(said))
+
+
+def _milestones(picture: Picture, tenant: str, top: int, bottom: int) -> Iterator[str]:
+    """Draw a line for each, and its label in the first lane where it doesn't cover another one."""
+    lanes = [-100.0] * _LANES
+    for milestone in picture.milestones:
+        if milestone.tenant not in ("", tenant):
+            continue
+        x = picture.x(milestone.at)
+        place, length = float(x.rstrip("%")), len(milestone.text) * _LETTER
+        right = place + length > 100
+        start = place - length if right else place
+        lane = next((number for number, taken in enumerate(lanes) if taken < start), len(lanes) - 1)
+        lanes[lane] = start + length
+        y = top + 13 + 14 * lane
+        yield _tag("line", class_="m", x1=x, x2=x, y1=y - 9, y2=bottom - _GAP)
+        label = _text(milestone.text, class_="m end" if right else "m", x=x, y=y, dx=-5 if right else 5)
+        yield _tag("g", label, data_t=f"{_moment(milestone.at)}  {tenant}\n{milestone.text}")
+
+
+def _head(picture: Picture) -> str:
+    """Draw the curves and the axis of time."""
+    parts = [*_grid(picture)]
+    for milestone in picture.milestones:
+        x = picture.x(milestone.at)
+        parts.append(_tag("line", class_="m", x1=x, x2=x, y1=0, y2=_CURVE - 18))
+    most = max(Counter(row.node.os_type for row in picture.rows).values())
+    for os_type, name in _KINDS.items():
+        instants = updated_over_time(picture.rows, os_type)
+        path = ["M0 100"]
+        for number, at in enumerate(instants, start=1):
+            path.append(f"H{float(picture.x(at).rstrip('%')) * 100:.0f}V{100 - number / most * 100:.1f}")
+        path.append("H10000")
+        curve = _tag("path", d="".join(path))
+        area = _tag("path", class_="area", d="".join([*path, "V100H0Z"]))
+        parts.append(
+            _tag(
+                "svg", area + curve, class_=f"curve {name}", viewBox="0 0 10000 100", preserveAspectRatio="none",
+                x=0, y=8, width="100%", height=_CURVE - 26,
+            )
+        )  # fmt: skip
+    for day in days_of(picture.begin - timedelta(days=1), picture.end):
+        if day + timedelta(days=1) > picture.begin:
+            at = max(day, picture.begin)
+            label = f"{_WEEKDAYS[day.weekday()]} {day:%d %b}".replace(" 0", " ")
+            if min(day + timedelta(days=1), picture.end) - at > timedelta(hours=8):
+                parts.append(_text(label, class_="axis", x=picture.x(at), dx=4, y=_CURVE - 5))
+    at = picture.begin + timedelta(hours=1)
+    while at < picture.end:
+        if at.hour:
+            level = "six" if at.hour % 6 == 0 else "hour"
+            parts.append(_text(f"{at:%H:%M}", class_=f"axis mid {level}", x=picture.x(at), y=_CURVE - 5))
+        at += timedelta(hours=1)
+    return "".join(parts)
+
+
+def _curve_side(picture: Picture) -> Iterator[str]:
+    yield _text("Nodes updated at least once", class_="site", x=0, y=18)
+    totals = Counter(row.node.os_type for row in picture.rows)
+    for number, (os_type, name) in enumerate(_KINDS.items()):
+        y = 38 + 18 * number
+        done = len(updated_over_time(picture.rows, os_type))
+        yield _tag("line", class_=f"key {name}", x1=0, x2=18, y1=y - 4, y2=y - 4)
+        yield _text(f"{name}: {done} of {totals[os_type]}", x=25, y=y)
+
+
+def _symbols(row_height: int) -> Iterator[str]:
+    scale = {14: 1.05, 9: 0.8, 4: 0.5}[row_height]
+    for kind, shape in dict(_FAULTS.values()).items():
+        yield _tag("path", id=f"f-{kind}", d=shape, transform=f"scale({scale})")
+    for kind, shape in _END_SHAPES.items():
+        yield _tag("path", id=f"e-{kind}", d=shape, transform=f"scale({scale})")
+
+
+def _figures(picture: Picture) -> Iterator[str]:
+    found = Counter(row.node.outcome.standing for row in picture.rows)
+    for standing in Standing:
+        shape = _STANDING_SHAPES[standing]
+        key = _tag("svg", _shape(shape, f"e-{shape}", _END_SHAPES), viewBox="-6 -6 12 12", aria_hidden="true")
+        number = _tag("b", str(found[standing]))
+        yield _tag("div", f"{key}{number}<span>{standing.value}</span>", class_="figure")
+
+
+def _shape(kind: str, class_: str, shapes: dict[str, str]) -> str:
+    return _tag("path", class_=class_, d=shapes[kind])
+
+
+def _legend() -> Iterator[str]:
+    def entry(drawing: str, text: str) -> str:
+        return f'<span><svg viewBox="0 0 22 12" aria-hidden="true">{drawing}</svg>{html.escape(text)}</span>'
+
+    def line(class_: str) -> str:
+        return _tag("line", class_=class_, x1=1, x2=21, y1=6, y2=6)
+
+    phases = (entry(line(f"p-{phase.name.lower()}"), phase.value) for phase in Phase)
+    yield _tag("p", "<i>A node</i>" + "".join(phases), class_="keys")
+    lines = [entry(_tag("rect", class_="w", x=1, width=20, height=12), "maintenance window")]
+    lines.append(entry(_tag("rect", class_="b", x=1, width=20, height=12), "blackout"))
+    lines += [entry(line(f"s-{kind.name.lower()}"), kind.value) for kind in Line if kind is not Line.LOST]
+    lines.append(entry(_tag("line", class_="m", x1=11, x2=11, y1=0, y2=12), "orchestrator or admin acts"))
+    yield _tag("p", "<i>Meanwhile</i>" + "".join(lines), class_="keys")
+    shapes = dict(_FAULTS.values())
+    faults = (
+        entry(_tag("g", _shape(_FAULTS[kind][0], f"f f-{_FAULTS[kind][0]}", shapes), transform="translate(11 6)"), text)
+        for kind, text in _LEGEND_OF_FAULTS.items()
+    )
+    yield _tag("p", "<i>Bad luck</i>" + "".join(faults), class_="keys")
+
+
+def _day_buttons(picture: Picture) -> Iterator[str]:
+    whole = picture.end - picture.begin
+    day = timedelta(days=1)
+    midnights = days_of(picture.begin, picture.end)
+    for start in [picture.begin.replace(hour=0, minute=0, second=0, microsecond=0), *midnights]:
+        if start in midnights or start < picture.begin:
+            offset = (start - picture.begin) / whole
+            yield _tag("button", _WEEKDAYS[start.weekday()], type="button", data_zoom=f"{whole / day:.4f},{offset:.5f}")
