@@ -162,6 +162,25 @@ def test_only_the_entry_that_runs_is_committed() -> None:
     assert model.default == SLOT_A
 
 
+def test_a_boot_loader_that_fails_the_commit_is_a_failed_commit() -> None:
+    model, node = trial_node(verified=frozenset({SLOT_B}))
+    model.calls.planned = PlannedFault(2, Fault.FAILS)
+
+    event = node.carry_out(ab.CommitTrial(SLOT_B), NOW)
+
+    assert isinstance(event, ab.CommitFailed)
+    assert event.failure.reason is FailureReason.OS_COMMIT_FAIL
+
+
+def test_the_image_that_runs_is_not_downloaded_ahead() -> None:
+    model, node = trial_node()
+
+    assert isinstance(node.carry_out(ab.PrefetchImage(NEW), NOW), ab.ImageFetched)
+    assert model.prefetched is None
+    assert isinstance(node.carry_out(ab.PrefetchImage(OLD), NOW), ab.ImageFetched)
+    assert model.prefetched == OLD
+
+
 AB_COMMANDS: list[tuple[Command, type[FailedEvent]]] = [
     (ab.PrefetchImage(NEW), ab.FetchFailed),
     (ab.CompareImages(TARGET), ab.ComparisonFailed),
@@ -398,7 +417,7 @@ def test_a_command_of_the_other_kind_of_node_is_no_command() -> None:
 def test_a_failure_says_when_it_happened_and_why() -> None:
     error = NodeFailure(FailureReason.SIGNATURE_CHECK, "gpg: no key")
     later = NOW + timedelta(minutes=1)
-    _, node = ab_node(calls=Calls(PlannedFault(1, Fault.FAILS)))
+    _, node = ab_node(calls=Calls(PlannedFault(2, Fault.FAILS)))
 
     event = node.carry_out(ab.PrefetchImage(NEW), later)
 

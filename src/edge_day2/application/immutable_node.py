@@ -77,7 +77,9 @@ class ImmutableNode:
         except NodeFailure as error:
             event, _ = _FAILURES[type(command)]
             conclusive = error.conclusive or event is ev.TrialUnhealthy
-            return event(at, Failure(at=at, reason=error.reason, log=error.log, conclusive=conclusive))
+            # Whatever keeps the boot loader from it, the description calls it a failed commit.
+            reason = FailureReason.OS_COMMIT_FAIL if event is ev.CommitFailed else error.reason
+            return event(at, Failure(at=at, reason=reason, log=error.log, conclusive=conclusive))
         except Exception as error:  # whatever an adapter does, the node must find its way back
             _log.exception("%s", command)
             event, reason = _FAILURES[type(command)]
@@ -86,7 +88,8 @@ class ImmutableNode:
     def _carry_out(self, command: Command, at: datetime) -> Event | None:
         match command:
             case ev.PrefetchImage(image):
-                self.slots.prefetch(image)
+                if not _same(self.slots.running_image(), image):
+                    self.slots.prefetch(image)
                 return ev.ImageFetched(at)
             case ev.CompareImages():
                 return self._compare(command, at)
@@ -135,7 +138,7 @@ class ImmutableNode:
         if seen.active != seen.default:
             return ev.TrialRunning(at, running, seen)
         wanted = command.target.image
-        if wanted is not None and (running.image_id, running.sha256) != (wanted.image_id, wanted.sha256):
+        if wanted is not None and not _same(running, wanted):
             if running.profile_name and running.profile_name != wanted.profile_name:
                 log = f"profile {wanted.profile_name!r} doesn't fit a node of profile {running.profile_name!r}"
                 raise NodeFailure(FailureReason.UNSPECIFIED, log, conclusive=True)
@@ -151,7 +154,7 @@ class ImmutableNode:
             raise NodeFailure(FailureReason.BOOTLOADER_FAIL, f"{found} runs instead of the trial {command.trial}")
         if (wanted := command.target.image) is not None:
             found = self.slots.running_image()
-            if (found.image_id, found.sha256) != (wanted.image_id, wanted.sha256):
+            if not _same(found, wanted):
                 log = f"the trial runs image {found.image_id}, {wanted.image_id} was installed"
                 raise NodeFailure(FailureReason.OS_COMMIT_FAIL, log)
         found = self.bootloader.kernel_command_line()
@@ -170,3 +173,7 @@ class ImmutableNode:
         if trial.slot in (boot.active.slot, boot.default.slot):
             log = f"slot {trial.slot.value} is in use: {boot.active} runs, {boot.default} is the default"
             raise NodeFailure(FailureReason.INSTALLATION_FAIL, log)
+
+
+def _same(one: Image, other: Image) -> bool:
+    return (one.image_id, one.sha256) == (other.image_id, other.sha256)
