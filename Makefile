@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 DEMO_ARGS ?=
 TEST_ARGS ?=
 
-.PHONY: demo test lint bench docs coverage clean
+.PHONY: demo test lint bench docs proto coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/day2_fleet.py $(DEMO_ARGS)
@@ -26,6 +26,9 @@ bench: $(VENV)/.bench
 
 docs: $(VENV)/.dev
 	$(BIN)/python -m edge_day2.testing.flow_diagrams docs/flows.md
+
+proto: $(VENV)/.dev
+	$(BIN)/python -m grpc_tools.protoc -Isrc --python_out=src --pyi_out=src src/edge_day2/adapters/grpc/maintmgr.proto
 
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=edge_day2.domain --cov-branch --cov-report=term-missing $(TEST_ARGS)

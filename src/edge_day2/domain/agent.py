@@ -167,7 +167,8 @@ def target_of(answer: PlatformUpdateStatusResponse, os_type: OSType, policy: Age
         InvalidMessage: the answer is for another OS type, or holds something that must never reach the node's tools.
     """
     if answer.os_type is not os_type:
-        raise InvalidMessage("os_type", answer.os_type.name, f"{os_type.name}, the type of this node's OS")
+        named = None if answer.os_type is None else answer.os_type.name
+        raise InvalidMessage("os_type", named, f"{os_type.name}, the type of this node's OS")
     kernel_command_line = answer.update_source.kernel_command
     try:
         check_kernel_command_line(kernel_command_line, "kernel_command", policy.kernel_command_line)

@@ -80,9 +80,12 @@ class OSProfileUpdateSource:
 
 @frozen(kw_only=True)
 class PlatformUpdateStatusResponse:
-    """The Maintenance Manager's answer. `installed_packages` is a newline separated list of packages to install."""
+    """The Maintenance Manager's answer. `installed_packages` is a newline separated list of packages to install.
 
-    os_type: OSType
+    `os_type` is None where the Maintenance Manager named none, or one that this version doesn't know.
+    """
+
+    os_type: OSType | None
     update_source: UpdateSource = UpdateSource()
     update_schedule: UpdateSchedule = field(factory=UpdateSchedule)
     installed_packages: str = ""

@@ -38,6 +38,11 @@ from edge_day2.domain.statuses import (
     UpdateStatusType,
     UpdateType,
 )
+from edge_day2.testing.message_strategies import (
+    platform_update_status_requests,
+    platform_update_status_responses,
+    update_schedules,
+)
 from edge_day2.testing.schedule_strategies import repeated_schedules, single_schedules
 
 __all__ = [
@@ -56,10 +61,13 @@ __all__ = [
     "os_resources",
     "package_targets",
     "packages",
+    "platform_update_status_requests",
+    "platform_update_status_responses",
     "repeated_schedules",
     "single_schedules",
     "status_details",
     "update_log_entries",
+    "update_schedules",
     "update_statuses",
     "windows",
 ]
