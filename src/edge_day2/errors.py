@@ -111,6 +111,12 @@ class Unauthenticated(RequestError):
     code = "UNAUTHENTICATED"
 
 
+class PermissionDenied(RequestError):
+    """The caller is known, or claims to be somebody, and may not do this."""
+
+    code = "PERMISSION_DENIED"
+
+
 class FailedPrecondition(RequestError):
     """The thing isn't in the condition that the request needs: not provisioned, still in use."""
 
@@ -127,6 +133,24 @@ class Unavailable(RequestError):
     """The other side can't be reached or can't answer now; trying later may work."""
 
     code = "UNAVAILABLE"
+
+
+class ResourceExhausted(Unavailable):
+    """The other side has too much to do, or the message is larger than it takes."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class DeadlineExceeded(Unavailable):
+    """The other side took too long; what was asked for may have been done."""
+
+    code = "DEADLINE_EXCEEDED"
+
+
+class Internal(RequestError):
+    """The other side failed, or said something that breaks the protocol; its operator has to look."""
+
+    code = "INTERNAL"
 
 
 class StorageError(Unavailable):

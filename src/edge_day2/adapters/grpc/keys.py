@@ -1,0 +1,181 @@
+"""The keys that tokens are signed with: a JWKS file or URL, loaded again when it is old or a key is missing from it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from email.message import Message
+from pathlib import Path
+from typing import IO, Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+from jwt import PyJWK, PyJWKSet
+from jwt.exceptions import PyJWTError
+
+from edge_day2.errors import InvalidValue, Unavailable, shown
+
+_log: Final = logging.getLogger(__name__)
+
+# A set of keys is a few kilobytes.
+_LARGEST: Final = 1 << 20
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class KeySource(Protocol):
+    """Where a JWKS document comes from. `fresh_seconds` is for how long what was loaded needn't be loaded again."""
+
+    @property
+    def fresh_seconds(self) -> float: ...
+
+    def load(self) -> bytes:
+        """Return the document. Blocks.
+
+        Raises:
+            OSError: it can't be had now.
+        """
+        ...
+
+
+@frozen(kw_only=True)
+class JwksFile:
+    """A JWKS file, which may be replaced at any time."""
+
+    path: Path = field(converter=Path)
+    fresh_seconds: float = 5.0
+
+    def load(self) -> bytes:
+        """See `KeySource.load`."""
+        with self.path.open("rb") as file:
+            return file.read(_LARGEST)
+
+
+def _is_safe(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+
+
+@frozen(kw_only=True)
+class JwksUrl:
+    """A JWKS document behind https, or behind http on this machine. Redirections aren't followed.
+
+    Args:
+        url: the address of the identity provider's keys.
+        ca_file: whom to believe the server's certificate; None: the system's authorities.
+        timeout_seconds: of one attempt.
+
+    Raises:
+        InvalidValue: another scheme: whoever sits between could sign tokens.
+    """
+
+    url: str
+    ca_file: Path | None = None
+    timeout_seconds: float = 5.0
+    fresh_seconds: float = 300.0
+
+    def __attrs_post_init__(self) -> None:
+        if not _is_safe(self.url):
+            raise InvalidValue("url", self.url, "https://…, or http:// to this machine")
+
+    def load(self) -> bytes:
+        """See `KeySource.load`."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirection)
+        try:
+            with opener.open(self.url, timeout=self.timeout_seconds) as answer:
+                content: bytes = answer.read(_LARGEST)
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise OSError(f"{self.url} answers with status {error.code}") from error
+        return content
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> None:
+        return None
+
+
+class KeyRing:
+    """The keys of one source, as they were loaded last. Belongs to one event loop.
+
+    Keys that are older than the source's `fresh_seconds` are loaded again before they are used; where that fails the
+    old ones go on being used, so that an identity provider that is down doesn't stop a fleet. A key that is missing is
+    looked for at most every `retry_seconds`, so that tokens with made-up keys can't be used to flood the provider.
+
+    Args:
+        source: where the keys are.
+        retry_seconds: the shortest distance of two attempts.
+        monotonic: a clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self, source: KeySource, *, retry_seconds: float = 10.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._source = source
+        self._retry_seconds = min(retry_seconds, source.fresh_seconds)
+        self._monotonic = monotonic
+        self._document = b""
+        self._keys: dict[str | None, PyJWK] = {}
+        self._loaded_at: float | None = None
+        self._tried_at: float | None = None
+        self._loading = asyncio.Lock()
+        self.generation = 0
+        """Grows whenever other keys are loaded: what was verified before has to be verified again."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the keys may be used without a look at the source."""
+        now = self._monotonic()
+        if self._loaded_at is not None and now - self._loaded_at <= self._source.fresh_seconds:
+            return True
+        # Where the source failed just now, the old keys do until it is asked again.
+        return bool(self._keys) and self._tried_at is not None and now - self._tried_at <= self._retry_seconds
+
+    async def key(self, key_id: str | None) -> PyJWK | None:
+        """Return the key with this id, None where there is none. Without an id: the only key there is.
+
+        Raises:
+            Unavailable: no keys could be loaded yet.
+        """
+        if not self.fresh or self._find(key_id) is None:
+            await self._load()
+        if not self._keys:
+            raise Unavailable("the keys that tokens are checked with can't be loaded")
+        return self._find(key_id)
+
+    def _find(self, key_id: str | None) -> PyJWK | None:
+        if key_id is None and len(self._keys) == 1:
+            return next(iter(self._keys.values()))
+        return self._keys.get(key_id)
+
+    async def _load(self) -> None:
+        async with self._loading:
+            now = self._monotonic()
+            if self._tried_at is not None and now - self._tried_at <= self._retry_seconds:
+                return
+            self._tried_at = now
+            try:
+                document = await asyncio.to_thread(self._source.load)
+                if document != self._document:
+                    self._keys = _keys_of(document)
+                    self._document = document
+                    self.generation += 1
+                self._loaded_at = now
+            except (OSError, ValueError, PyJWTError) as error:
+                _log.error("keys can't be loaded, %s are kept: %s", len(self._keys), shown(str(error)))
+
+
+def _keys_of(document: bytes) -> dict[str | None, PyJWK]:
+    content: Any = json.loads(document)
+    if not isinstance(content, dict):
+        raise ValueError("not a JWKS document")
+    keys = PyJWKSet.from_dict(content).keys
+    return {key.key_id: key for key in keys if key.public_key_use in ("sig", None)}

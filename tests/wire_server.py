@@ -1,0 +1,159 @@
+"""A Maintenance Manager on SQLite behind a real port, in a thread with an event loop or in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edge_day2 import MaintenanceManager, OSResource, OSType, RepeatedSchedule
+from edge_day2.adapters.clock import SystemClock
+from edge_day2.adapters.grpc import (
+    Authenticator,
+    ClientTls,
+    GrpcLink,
+    JwksFile,
+    JwtAuthenticator,
+    MaintenanceServer,
+    RetryPolicy,
+    ServerLimits,
+    ServerTls,
+)
+from edge_day2.adapters.storage import open_inventory
+from edge_day2.application.inventory_service import InventoryService
+from edge_day2.domain.messages import PlatformUpdateStatusRequest, UpdateStatus
+from edge_day2.domain.resources import ScheduleTarget, TargetLevel
+from edge_day2.domain.statuses import UpdateStatusType
+from edge_day2.ports.inventory import Inventory
+from edge_day2.testing.local_authority import AUDIENCE, LocalAuthority
+
+TENANT = "11111111-1111-4111-8111-111111111111"
+OTHER_TENANT = "22222222-2222-4222-8222-222222222222"
+ONCE = RetryPolicy(attempts=1, deadline_seconds=20)
+
+
+def guid(number: int) -> str:
+    """Return the GUID of a node."""
+    return f"00000000-0000-4000-8000-{number:012x}"
+
+
+def image(version: int, tenant: str = TENANT) -> OSResource:
+    """Return an OS Resource of the one profile that the tests know."""
+    return OSResource(
+        resource_id=f"os-{version}-{tenant[:4]}",
+        tenant_id=tenant,
+        name=f"Edge Microvisor Toolkit 3.{version}",
+        os_type=OSType.IMMUTABLE,
+        profile_name="microvisor-nonrt",
+        profile_version=f"3.{version}.0",
+        image_id=f"3.{version}",
+        sha256=f"{version % 10}" * 64,
+        image_url=f"files/microvisor-3.{version}.raw.gz",
+    )
+
+
+def settle(inventory: Inventory, nodes: int, *, tenant: str = TENANT) -> None:
+    """Bring up a site with nodes that run 3.1, should run 3.2, and may be updated at any time."""
+    with inventory.writing() as unit:
+        unit.add_all([image(1, tenant), image(2, tenant)])
+    admin = InventoryService(inventory, clock=SystemClock())
+    site = admin.add_site(tenant, "site")
+    target = ScheduleTarget(level=TargetLevel.SITE, resource_id=site.resource_id)
+    always = RepeatedSchedule(minutes="0", hours="*", day_week="*", duration_seconds=3600)
+    admin.add_schedule(tenant, "always", always, target=target)
+    for number in range(nodes):
+        host = admin.add_host(tenant, guid(number), f"node {number}", site_id=site.resource_id)
+        instance = admin.add_instance(tenant, host.resource_id, image(1, tenant).resource_id)
+        admin.link_desired_os(tenant, instance.resource_id, image(2, tenant).resource_id)
+
+
+def says(kind: UpdateStatusType, number: int = 0, **texts: str) -> PlatformUpdateStatusRequest:
+    """Return the report of a node."""
+    return PlatformUpdateStatusRequest(host_guid=guid(number), update_status=UpdateStatus(status_type=kind, **texts))
+
+
+IDLE = says(UpdateStatusType.UP_TO_DATE)
+
+
+class RunningServer:
+    """A server in a thread. `link` gives an agent's way to it."""
+
+    def __init__(self, port: int, authority: LocalAuthority) -> None:
+        self.port = port
+        self.authority = authority
+
+    def link(self, *, token: str | None = None, retry: RetryPolicy = ONCE, tls: ClientTls | None = None) -> GrpcLink:
+        """Return a link with a token (default: a good one) to the server's port."""
+        file = self.authority.token_file(self.authority.token(TENANT) if token is None else token)
+        tls = ClientTls(ca=self.authority.ca) if tls is None else tls
+        return GrpcLink(f"localhost:{self.port}", tls=tls, token_file=file, retry=retry)
+
+
+@contextmanager
+def running(
+    manager: MaintenanceManager,
+    authority: LocalAuthority,
+    *,
+    tls: ServerTls | None = None,
+    limits: ServerLimits = ServerLimits(),  # noqa: B008  # frozen
+    port: int = 0,
+    reflection: bool = False,
+    **authentication: Any,
+) -> Iterator[RunningServer]:
+    """Run a server with TLS and tokens while the block runs."""
+    if tls is None:
+        pair = authority.server()
+        tls = ServerTls(certificate=pair.certificate, key=pair.key)
+    found: Future[int] = Future()
+    told: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+
+    async def main() -> None:
+        authenticator: Authenticator = JwtAuthenticator(
+            JwksFile(path=authority.jwks), **{"audience": AUDIENCE, **authentication}
+        )
+        server = MaintenanceServer(
+            manager,
+            address=f"localhost:{port}",
+            tls=tls,
+            authenticator=authenticator,
+            limits=limits,
+            reflection=reflection,
+        )
+        stop = asyncio.Event()
+        told.set_result((asyncio.get_running_loop(), stop))
+        await server.start()
+        found.set_result(server.port)
+        await stop.wait()
+        await server.stop()
+
+    def run() -> None:
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            if not found.done():
+                found.set_exception(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield RunningServer(found.result(30), authority)
+    finally:
+        if told.done():
+            loop, stop = told.result()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+        thread.join()
+
+
+@contextmanager
+def serving(folder: Path, *, nodes: int = 1, **options: Any) -> Iterator[RunningServer]:
+    """Run a server over a new SQLite Inventory with some nodes."""
+    with open_inventory(f"sqlite:///{folder / 'inventory.db'}", lock_timeout_seconds=30) as inventory:
+        settle(inventory, nodes)
+        manager = MaintenanceManager(inventory, clock=SystemClock())
+        with running(manager, LocalAuthority(folder / "authority"), **options) as server:
+            yield server
