@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from edge_day2 import MaintenanceManager, OSResource, OSType, RepeatedSchedule
 from edge_day2.adapters.clock import SystemClock
 from edge_day2.adapters.grpc import (
@@ -33,6 +35,7 @@ from edge_day2.testing.local_authority import AUDIENCE, LocalAuthority
 
 TENANT = "11111111-1111-4111-8111-111111111111"
 OTHER_TENANT = "22222222-2222-4222-8222-222222222222"
+METHOD = "/maintmgr.v1.MaintmgrService/PlatformUpdateStatus"
 ONCE = RetryPolicy(attempts=1, deadline_seconds=20)
 
 
@@ -157,3 +160,27 @@ def serving(folder: Path, *, nodes: int = 1, **options: Any) -> Iterator[Running
         manager = MaintenanceManager(inventory, clock=SystemClock())
         with running(manager, LocalAuthority(folder / "authority"), **options) as server:
             yield server
+
+
+def unary(opened: grpc.Channel, method: str = METHOD) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+    """Return the call as agents make it."""
+    return opened.unary_unary(method)
+
+
+def streaming(opened: grpc.Channel) -> grpc.StreamUnaryMultiCallable[bytes, bytes]:
+    """Return the call as one that sends its headers now and its message some day."""
+    return opened.stream_unary(METHOD)
+
+
+@contextmanager
+def channel_of(server: RunningServer) -> Iterator[grpc.Channel]:
+    """Open a plain gRPC channel, as any client may."""
+    credentials = grpc.ssl_channel_credentials(server.authority.ca.read_bytes())
+    options = [("grpc.max_send_message_length", -1)]
+    with grpc.secure_channel(f"localhost:{server.port}", credentials, options) as opened:
+        yield opened
+
+
+def bearer(server: RunningServer) -> tuple[tuple[str, str], ...]:
+    """Return the headers of an agent."""
+    return (("authorization", f"Bearer {server.authority.token(TENANT)}"),)

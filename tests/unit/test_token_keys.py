@@ -122,6 +122,18 @@ def test_calls_at_once_load_keys_once(ring: Ring) -> None:
     assert ring.source.asked == 1
 
 
+def test_a_caller_that_goes_away_takes_no_keys_with_it(ring: Ring) -> None:
+    async def story() -> None:
+        hasty = asyncio.create_task(ring.ring.key("key-1"))
+        await asyncio.sleep(0)
+        hasty.cancel()
+        assert await ring.ring.key("key-1") is not None
+
+    asyncio.run(story())
+
+    assert ring.source.asked == 1
+
+
 def test_a_file_is_read_as_it_is_now(tmp_path: Path) -> None:
     authority = LocalAuthority(tmp_path)
     source = JwksFile(path=authority.jwks)

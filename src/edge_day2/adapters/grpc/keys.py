@@ -126,7 +126,7 @@ class KeyRing:
         self._keys: dict[str | None, PyJWK] = {}
         self._loaded_at: float | None = None
         self._tried_at: float | None = None
-        self._loading = asyncio.Lock()
+        self._loading: asyncio.Task[None] | None = None
         self.generation = 0
         """Grows whenever other keys are loaded: what was verified before has to be verified again."""
 
@@ -157,20 +157,27 @@ class KeyRing:
         return self._keys.get(key_id)
 
     async def _load(self) -> None:
-        async with self._loading:
+        if self._loading is None:
             now = self._monotonic()
             if self._tried_at is not None and now - self._tried_at <= self._retry_seconds:
                 return
             self._tried_at = now
-            try:
-                document = await asyncio.to_thread(self._source.load)
-                if document != self._document:
-                    self._keys = _keys_of(document)
-                    self._document = document
-                    self.generation += 1
-                self._loaded_at = now
-            except (OSError, ValueError, PyJWTError) as error:
-                _log.error("keys can't be loaded, %s are kept: %s", len(self._keys), shown(str(error)))
+            self._loading = asyncio.create_task(self._load_now(now))
+        # A caller that goes away mustn't take with it what all others wait for.
+        await asyncio.shield(self._loading)
+
+    async def _load_now(self, now: float) -> None:
+        try:
+            document = await asyncio.to_thread(self._source.load)
+            if document != self._document:
+                self._keys = _keys_of(document)
+                self._document = document
+                self.generation += 1
+            self._loaded_at = now
+        except (OSError, ValueError, PyJWTError) as error:
+            _log.error("keys can't be loaded, %s are kept: %s", len(self._keys), shown(str(error)))
+        finally:
+            self._loading = None
 
 
 def _keys_of(document: bytes) -> dict[str | None, PyJWK]:
