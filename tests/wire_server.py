@@ -29,7 +29,7 @@ from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.inventory_service import InventoryService
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, UpdateStatus
 from edge_day2.domain.resources import ScheduleTarget, TargetLevel
-from edge_day2.domain.statuses import UpdateStatusType
+from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
 from edge_day2.ports.inventory import Inventory
 from edge_day2.testing.local_authority import AUDIENCE, LocalAuthority
 
@@ -59,15 +59,16 @@ def image(version: int, tenant: str = TENANT) -> OSResource:
     )
 
 
-def settle(inventory: Inventory, nodes: int, *, tenant: str = TENANT) -> None:
-    """Bring up a site with nodes that run 3.1, should run 3.2, and may be updated at any time."""
+def settle(inventory: Inventory, nodes: int, *, tenant: str = TENANT, scheduled: bool = True) -> None:
+    """Bring up a site with nodes that run 3.1, should run 3.2, and may be updated at any time, or never."""
     with inventory.writing() as unit:
         unit.add_all([image(1, tenant), image(2, tenant)])
     admin = InventoryService(inventory, clock=SystemClock())
     site = admin.add_site(tenant, "site")
     target = ScheduleTarget(level=TargetLevel.SITE, resource_id=site.resource_id)
     always = RepeatedSchedule(minutes="0", hours="*", day_week="*", duration_seconds=3600)
-    admin.add_schedule(tenant, "always", always, target=target)
+    if scheduled:
+        admin.add_schedule(tenant, "always", always, target=target)
     for number in range(nodes):
         host = admin.add_host(tenant, guid(number), f"node {number}", site_id=site.resource_id)
         instance = admin.add_instance(tenant, host.resource_id, image(1, tenant).resource_id)
@@ -77,6 +78,16 @@ def settle(inventory: Inventory, nodes: int, *, tenant: str = TENANT) -> None:
 def says(kind: UpdateStatusType, number: int = 0, **texts: str) -> PlatformUpdateStatusRequest:
     """Return the report of a node."""
     return PlatformUpdateStatusRequest(host_guid=guid(number), update_status=UpdateStatus(status_type=kind, **texts))
+
+
+def updates(count: int) -> list[UpdateStatus]:
+    """Return the reports of so many updates, of which every second one fails. No two reports are equal."""
+    said: list[UpdateStatus] = []
+    for number in range(count):
+        detail = StatusDetail(message=f"update {number}").to_json()
+        end = UpdateStatusType.FAILED if number % 2 else UpdateStatusType.UPDATED
+        said += [UpdateStatus(status_type=kind, status_detail=detail) for kind in (UpdateStatusType.STARTED, end)]
+    return said
 
 
 IDLE = says(UpdateStatusType.UP_TO_DATE)

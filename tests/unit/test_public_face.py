@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import edge_day2
+import edge_day2.adapters.grpc
 import edge_day2.testing
 
 PACKAGE = Path(edge_day2.__file__).parent
@@ -18,12 +19,15 @@ HEAVY = {
     "attr",
     "cattrs",
     "grpc",
+    "google",
     "hypothesis",
+    "jwt",
     "psycopg",
     "pytest",
     "rich",
     "sqlalchemy",
     "statemachine",
+    "tenacity",
     "yaml",
 }
 
@@ -44,7 +48,7 @@ def test_every_public_name_of_testing_can_be_loaded() -> None:
         assert getattr(edge_day2.testing, name) is not None
 
 
-@pytest.mark.parametrize("module", [edge_day2, edge_day2.testing])
+@pytest.mark.parametrize("module", [edge_day2, edge_day2.adapters.grpc, edge_day2.testing])
 def test_an_unknown_name_is_an_attribute_error(module: object) -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         getattr(module, "Nonsense")  # noqa: B009  # the type checker knows that it isn't there
@@ -65,6 +69,29 @@ def test_schedules_and_resources_load_no_state_machine() -> None:
 
 def test_flows_load_no_storage_and_no_yaml() -> None:
     assert modules_after("from edge_day2 import IMMUTABLE_FLOW, MUTABLE_FLOW") & HEAVY == {"attr", "statemachine"}
+
+
+def test_naming_the_wire_loads_no_grpc_and_a_link_no_server() -> None:
+    assert modules_after("import edge_day2.adapters.grpc") & HEAVY == set()
+    link = modules_after("from edge_day2.adapters.grpc import GrpcLink, ClientTls")
+    assert link & HEAVY == {"attr", "google", "grpc", "tenacity"}
+
+
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [("grpc", "GrpcLink"), ("tenacity", "GrpcLink"), ("jwt", "JwtAuthenticator"), ("grpc_health", "serve")],
+)
+def test_a_missing_package_of_the_wire_is_said_with_the_extra_to_install(package: str, name: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from edge_day2.adapters.grpc import {name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert "MissingExtra" in done.stderr
+    assert "install edge_day2[grpc]" in done.stderr
+
+
+def test_every_name_of_the_wire_can_be_loaded() -> None:
+    for name in edge_day2.adapters.grpc.__all__:
+        assert getattr(edge_day2.adapters.grpc, name) is not None
 
 
 def test_the_domain_never_asks_for_the_time() -> None:
