@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,13 @@ def test_a_server_uses_a_renewed_certificate_for_new_connections_and_keeps_old_o
         assert outcome(server.link(tls=ClientTls(ca=new.ca))) is OSType.IMMUTABLE
         assert outcome(server.link(tls=ClientTls(ca=old.ca))) is Unavailable
         early.platform_update_status(IDLE)
+
+
+def test_a_crowd_that_connects_at_once_is_let_in(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, ThreadPoolExecutor(100) as crowd:
+        links = [server.link() for _ in range(100)]
+
+        assert list(crowd.map(outcome, links)) == [OSType.IMMUTABLE] * 100
 
 
 def test_a_link_uses_a_renewed_authority_at_once(tmp_path: Path) -> None:

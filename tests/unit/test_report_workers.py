@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from edge_day2.adapters.grpc.report_workers import Outcome, ReportWorkers
 from edge_day2.adapters.grpc.tokens import Caller
@@ -20,12 +20,13 @@ class Gate:
         self.entered = threading.Semaphore(0)
         self.asked: list[bytes] = []
 
-    def answer(self, caller: Caller, content: bytes) -> Outcome:
-        self.asked.append(content)
-        if content.startswith(b"slow"):
-            self.entered.release()
-            assert self.open.wait(60)
-        return content.upper()
+    def answer(self, reports: Sequence[tuple[Caller, bytes]]) -> list[Outcome]:
+        for _, content in reports:
+            self.asked.append(content)
+            if content.startswith(b"slow"):
+                self.entered.release()
+                assert self.open.wait(60)
+        return [content.upper() for _, content in reports]
 
 
 def tell(story: Callable[[ReportWorkers, Gate], Coroutine[None, None, None]], threads: int = 1) -> Gate:

@@ -73,6 +73,47 @@ class MaintenanceManager:
         plan = plan_maintenance(request, context, self._clock.now(), self._policy)
         if plan.instance is None and plan.run is None:
             return plan.response
+        return self._store(request, tenant)
+
+    def answer_each(self, reports: Iterable[Report]) -> list[PlatformUpdateStatusResponse | RequestError]:
+        """Answer several reports as `platform_update_status` does, each on its own; return the answer or refusal.
+
+        All are read in one transaction, which is cheaper; each that changes something is stored in one of its own.
+
+        Raises:
+            StorageError: the Inventory can't be read; nothing was recorded.
+        """
+        reports = list(reports)
+        answers: list[PlatformUpdateStatusResponse | RequestError | None] = []
+        now = self._clock.now()
+        with self._inventory.reading() as unit:
+            for report in reports:
+                answers.append(self._unchanged(unit, report, now))
+        return [
+            self._refusable(report) if answer is None else answer
+            for report, answer in zip(reports, answers, strict=True)
+        ]
+
+    def _unchanged(
+        self, unit: UnitOfWork, report: Report, now: datetime
+    ) -> PlatformUpdateStatusResponse | RequestError | None:
+        """Return the answer to a report that changes nothing, or its refusal; None where something is to be stored."""
+        try:
+            context = unit.report_context(report.tenant, report.request.host_guid)
+            plan = plan_maintenance(report.request, context, now, self._policy)
+        except (Conflict, Unavailable):
+            raise
+        except RequestError as error:
+            return error
+        return plan.response if plan.instance is None and plan.run is None else None
+
+    def _refusable(self, report: Report) -> PlatformUpdateStatusResponse | RequestError:
+        try:
+            return self._store(report.request, report.tenant)
+        except RequestError as error:
+            return error
+
+    def _store(self, request: PlatformUpdateStatusRequest, tenant: str) -> PlatformUpdateStatusResponse:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._inventory.writing() as unit:

@@ -159,16 +159,20 @@ def _record(
 ) -> tuple[Instance, tuple[str, ...]]:
     problems: tuple[str, ...] = ()
     recorded = _update_record(status, instance, now)
-    changed = evolve(instance, update=recorded)
+    seen = None
     if recorded.status is InventoryStatus.UPDATE_IN_PROGRESS:
         seen = instance.last_seen
         if seen is None or recorded.timestamp == now or now - seen >= policy.seen_every or now < seen:
-            changed = evolve(changed, last_seen=now)
-    else:
-        changed = evolve(changed, last_seen=None)
+            seen = now
+    changed = instance
+    if recorded != instance.update or seen != instance.last_seen:
+        changed = evolve(instance, update=recorded, last_seen=seen)
     if status.status_type is UpdateStatusType.UPDATED and instance.os_type is OSType.IMMUTABLE:
         changed, problems = _record_current_os(status, changed, context)
-    return evolve(changed, os_update_available=_available(status, context, changed)), problems
+    available = _available(status, context, changed)
+    if available != changed.os_update_available:
+        changed = evolve(changed, os_update_available=available)
+    return changed, problems
 
 
 def _update_record(status: UpdateStatus, instance: Instance, now: datetime) -> UpdateRecord:

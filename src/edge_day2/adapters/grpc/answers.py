@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from edge_day2.adapters.grpc.conversion import decode_request, encode_response
 from edge_day2.adapters.grpc.report_workers import Outcome, Refusal
 from edge_day2.adapters.grpc.tokens import Caller
-from edge_day2.application.maintenance_manager import MaintenanceManager
-from edge_day2.errors import InvalidArgument, InvalidMessage, RequestError
+from edge_day2.application.maintenance_manager import MaintenanceManager, Report
+from edge_day2.domain.messages import PlatformUpdateStatusResponse
+from edge_day2.errors import InvalidArgument, InvalidMessage, PermissionDenied, RequestError
 
 _log: Final = logging.getLogger(__name__)
 
@@ -18,7 +19,6 @@ _log: Final = logging.getLogger(__name__)
 _TEXTS: Final[Mapping[str, str]] = {
     "NOT_FOUND": "no such host, or nothing is installed on it",
     "UNAUTHENTICATED": "the host isn't trusted",
-    "PERMISSION_DENIED": "the token is for another host",
     "FAILED_PRECONDITION": "the instance isn't provisioned",
     "ABORTED": "others changed the same at once, send it again",
     "UNAVAILABLE": "the report couldn't be recorded now, send it again later",
@@ -34,26 +34,54 @@ class Answers:
     def __init__(self, manager: MaintenanceManager) -> None:
         self._manager = manager
 
-    def answer(self, caller: Caller, content: bytes) -> Outcome:
-        """Return the answer to a report, or why there is none. Never raises."""
-        try:
-            return self._answer(caller, content)
-        except Exception:
-            _log.exception("a report of tenant %s can't be answered", caller.tenant)
-            return _MISTAKE
+    def answer(self, reports: Sequence[tuple[Caller, bytes]]) -> list[Outcome]:
+        """Return for each report its answer, or why there is none. Never raises."""
+        outcomes: list[Outcome | Report] = [self._read(caller, content) for caller, content in reports]
+        readable = [outcome for outcome in outcomes if isinstance(outcome, Report)]
+        answers = iter(self._answers(readable))
+        return [next(answers) if isinstance(outcome, Report) else outcome for outcome in outcomes]
 
-    def _answer(self, caller: Caller, content: bytes) -> Outcome:
+    def _read(self, caller: Caller, content: bytes) -> Refusal | Report:
         try:
             request = decode_request(content)
         except InvalidMessage as error:
             return Refusal(code=InvalidArgument.code, text=str(error))
         try:
             caller.check_host(request.host_guid)
-            response = self._manager.platform_update_status(request, tenant=caller.tenant)
-        except InvalidArgument as error:
+        except PermissionDenied as error:
             return Refusal(code=error.code, text=str(error))
+        return Report(tenant=caller.tenant, request=request)
+
+    def _answers(self, reports: Sequence[Report]) -> Iterator[Outcome]:
+        if len(reports) > 1:
+            try:
+                found = self._manager.answer_each(reports)
+            except Exception:
+                # One by one: what spoils it for one must not spoil it for all.
+                _log.exception("%d reports can't be answered at once", len(reports))
+            else:
+                return map(self._outcome, reports, found)
+        return map(self._answer_one, reports)
+
+    def _answer_one(self, report: Report) -> Outcome:
+        try:
+            answer = self._manager.platform_update_status(report.request, tenant=report.tenant)
         except RequestError as error:
-            code = _CODES.get(error.code, error.code)
-            _log.info("tenant %s, host %s: %s: %s", caller.tenant, request.host_guid, code, error)
-            return Refusal(code=code, text=_TEXTS.get(code, _MISTAKE.text))
-        return encode_response(response)
+            return self._outcome(report, error)
+        except Exception:
+            _log.exception("a report of tenant %s can't be answered", report.tenant)
+            return _MISTAKE
+        return self._outcome(report, answer)
+
+    def _outcome(self, report: Report, answer: PlatformUpdateStatusResponse | RequestError) -> Outcome:
+        if isinstance(answer, PlatformUpdateStatusResponse):
+            try:
+                return encode_response(answer)
+            except InvalidMessage:
+                _log.exception("an answer to tenant %s can't be said", report.tenant)
+                return _MISTAKE
+        if isinstance(answer, InvalidArgument):
+            return Refusal(code=answer.code, text=str(answer))
+        code = _CODES.get(answer.code, answer.code)
+        _log.info("tenant %s, host %s: %s: %s", report.tenant, report.request.host_guid, code, answer)
+        return Refusal(code=code, text=_TEXTS.get(code, _MISTAKE.text))

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from attrs import frozen
@@ -44,11 +44,11 @@ class ReportWorkers:
     """A few threads that call `answer`, which must not raise. Belongs to the event loop in which it is made.
 
     Args:
-        answer: makes an outcome of a caller and the bytes of a report; called in several threads at once.
+        answer: makes an outcome of each caller and the bytes of its report; called in several threads at once.
         threads: how many.
     """
 
-    def __init__(self, answer: Callable[[Caller, bytes], Outcome], threads: int) -> None:
+    def __init__(self, answer: Callable[[Sequence[tuple[Caller, bytes]]], Sequence[Outcome]], threads: int) -> None:
         self._answer = answer
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -89,13 +89,14 @@ class ReportWorkers:
                     ends = True
                     break
                 jobs.append(more)
-            done = [(job, None if job.outcome.done() else self._answer(job.caller, job.content)) for job in jobs]
-            self._loop.call_soon_threadsafe(self._hand_over, done)
+            wanted = [job for job in jobs if not job.outcome.done()]
+            outcomes = self._answer([(job.caller, job.content) for job in wanted])
+            self._loop.call_soon_threadsafe(self._hand_over, len(jobs), wanted, outcomes)
             if ends:
                 return
 
-    def _hand_over(self, done: list[tuple[_Job, Outcome | None]]) -> None:
-        self.in_work -= len(done)
-        for job, outcome in done:
-            if outcome is not None and not job.outcome.done():
+    def _hand_over(self, taken: int, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
+        self.in_work -= taken
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if not job.outcome.done():
                 job.outcome.set_result(outcome)

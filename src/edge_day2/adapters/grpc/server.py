@@ -45,7 +45,8 @@ class ServerLimits:
         reports_in_work: reports that wait or are being answered; one more is told RESOURCE_EXHAUSTED, and comes again.
         seconds_per_report: after so long an agent is told DEADLINE_EXCEEDED; an earlier deadline of its own counts.
         message_bytes: the largest report.
-        workers: threads that use the Inventory. SQLite has one writer, and Python one thread at a time: a few will do.
+        workers: threads that use the Inventory. With one, a report that waits for a lock delays all others; many get in
+            each other's way, since Python runs one at a time. A database across a network makes use of more.
         calls_per_connection: at once; an agent makes one.
         handshake_seconds: from the connection to the first frame of HTTP/2.
         connection_seconds: then the client is asked to connect again, which also makes it see a new certificate.
@@ -56,7 +57,7 @@ class ServerLimits:
     reports_in_work: int = 256
     seconds_per_report: float = 10.0
     message_bytes: int = 4 << 20
-    workers: int = 4
+    workers: int = 2
     calls_per_connection: int = 16
     handshake_seconds: float = 20.0
     connection_seconds: float = 1800.0
@@ -105,7 +106,7 @@ class MaintenanceServer:
             InvalidValue: the certificates can't be used, or the address can't be listened on.
         """
         credentials = None if self._tls is None else self._tls.credentials()
-        server = grpc.aio.server(options=_options(self._limits))
+        server = grpc.aio.server(options=server_options(self._limits))
         workers = ReportWorkers(self._answers.answer, self._limits.workers)
         server.add_generic_rpc_handlers((_Reports(workers, self._authenticator, self._limits),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -173,7 +174,9 @@ async def serve(
             loop.remove_signal_handler(number)
 
 
-def _options(limits: ServerLimits) -> list[tuple[str, Any]]:
+def server_options(limits: ServerLimits) -> list[tuple[str, Any]]:
+    """Return gRPC's own settings for these limits."""
+
     def milliseconds(seconds: float) -> int:
         return round(seconds * 1000)
 

@@ -56,7 +56,9 @@ class ServerTls:
         loader.load()
         assert loader.configuration is not None
         return grpc.dynamic_ssl_server_credentials(
-            loader.configuration, loader.refreshed, require_client_authentication=self.client_ca is not None
+            loader.configuration,
+            loader.refreshed,  # type: ignore[arg-type]  # the stubs don't know of None for "as before"
+            require_client_authentication=self.client_ca is not None,
         )
 
 
@@ -87,17 +89,20 @@ class _Loader:
                 "tls", str(files.certificate), f"readable PEM files that fit together: {error}"
             ) from error
 
-    def refreshed(self) -> grpc.ServerCertificateConfiguration:
-        """Return what is in the files now. gRPC asks at every connection."""
-        assert self.configuration is not None
+    def refreshed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Return what is in the files now, None where that is what is used already. gRPC asks at every connection.
+
+        It must be None then: what gRPC is given it sets up anew, under the feet of handshakes that are under way.
+        """
         files = self._files
         try:
             if stamp_of(files.certificate, files.key, files.client_ca) == self._stamp:
-                return self.configuration
+                return None
             self.load()
-            _log.info("the server's certificate was reloaded")
         except (OSError, InvalidValue) as error:
             _log.error("the server's certificate isn't reloaded, the earlier one is used: %s", error)
+            return None
+        _log.info("the server's certificate was reloaded")
         return self.configuration
 
 

@@ -8,8 +8,10 @@ not on the size of the Inventory.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, TypeVar
+from operator import attrgetter
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import (
     CompoundSelect,
@@ -172,6 +174,43 @@ def _statement() -> CompoundSelect[Any]:
 REPORT_CONTEXT: Final = _statement()
 
 
+_BY_ID: Final = attrgetter("resource_id")
+# What the hosts of a tenant share: read again and again, and changed by an admin now and then.
+_SHARED: Final = (OSResource, OSUpdatePolicy, ScheduleResource)
+_REMEMBERED_CHARACTERS: Final = 16 << 20
+
+
+class _Remembered:
+    """Resources by the very text that they were read from, so that the text decides, not the time.
+
+    Forgets everything when it holds too much: what is still used comes back with the next report.
+    """
+
+    def __init__(self) -> None:
+        self._resources: dict[tuple[type[Any], str], Resource] = {}
+        self._characters = 0
+        self._changing = threading.Lock()
+
+    def get(self, kind: type[R], content: str) -> R:
+        found = self._resources.get((kind, content))
+        if found is not None:
+            return cast(R, found)
+        made = shape_of(kind).decode(json.loads(content))
+        with self._changing:
+            if self._characters + len(content) > _REMEMBERED_CHARACTERS:
+                self._resources, self._characters = {}, 0
+            self._resources[kind, content] = made
+            self._characters += len(content)
+        return made
+
+
+_remembered: Final = _Remembered()
+
+
+def _decode(kind: type[R], content: str) -> R:
+    return _remembered.get(kind, content) if kind in _SHARED else shape_of(kind).decode(json.loads(content))
+
+
 def to_report_context(rows: Iterable[Sequence[Any]], tenant_id: str, guid: str) -> ReportContext:
     """Return what the rows of `REPORT_CONTEXT` say.
 
@@ -179,14 +218,13 @@ def to_report_context(rows: Iterable[Sequence[Any]], tenant_id: str, guid: str) 
         NotFound: there is no row, so no such host.
         StorageError: a row can't be read.
     """
-    found: dict[str, list[list[Any]]] = {}
+    found: dict[str, list[str]] = {}
     for source, content in rows:
-        found.setdefault(source, []).append(json.loads(content))
+        found.setdefault(source, []).append(content)
 
     def all_of(kind: type[R]) -> tuple[R, ...]:
-        shape = shape_of(kind)
-        resources = (shape.decode(row) for row in found.get(shape.table.name, ()))
-        return tuple(sorted(resources, key=lambda resource: resource.resource_id))
+        contents = found.get(shape_of(kind).table.name, ())
+        return tuple(sorted((_decode(kind, content) for content in contents), key=_BY_ID))
 
     def one_of(kind: type[R]) -> R | None:
         return next(iter(all_of(kind)), None)
