@@ -1,11 +1,13 @@
 """What the wire costs: reports in a second and their latency, against an empty handler on the same stack; memory.
 
     python benchmarks/bench_grpc.py [--seconds 3] [--rounds 4] [--agents 64] [--instances 1000] [--connections 2000]
+                                    [--processes 1]
 
-Both servers are processes of their own on this machine, with the same TLS and the same settings of gRPC; ours also
-checks tokens and asks SQLite. They take turns, so that a change of the machine's speed meets both. The load comes from
-one process more, over one connection for each agent, with one report under way on each; reports say what the Inventory
-knows already. Then so many connections are opened to each server, and each makes one call.
+Both servers are processes of their own on this machine, as many of each on one port as asked for, with the same TLS and
+the same settings of gRPC; ours also checks tokens and asks SQLite. They take turns, so that a change of the machine's
+speed meets both. The load comes from one process more, over one connection for each agent, with one report under way on
+each; reports say what the Inventory knows already. Then so many connections are opened to each server, and each makes
+one call.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ import argparse
 import asyncio
 import os
 import random
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,36 +50,37 @@ def report(number: int) -> bytes:
     return encode_request(PlatformUpdateStatusRequest(host_guid=guid(number), update_status=status))
 
 
-async def serve_nothing(folder: Path) -> None:
+async def serve_nothing(folder: Path, port: int) -> None:
     """Answer every report with the same bytes."""
 
     async def answer(content: bytes, context: Any) -> bytes:
         return b"\0" * ANSWER_BYTES
 
     service, _, method = METHOD.strip("/").partition("/")
-    server = grpc.aio.server(options=server_options(ServerLimits()))
+    server = grpc.aio.server(options=server_options(ServerLimits(), shared_port=True))
     handlers: Any = {method: grpc.unary_unary_rpc_method_handler(answer)}
     handler: Any = grpc.method_handlers_generic_handler(service, handlers)
     server.add_generic_rpc_handlers((handler,))
-    port = server.add_secure_port("localhost:0", tls(folder).credentials())
+    server.add_secure_port(f"127.0.0.1:{port}", tls(folder).credentials())
     await server.start()
-    print(port, flush=True)
+    print("ready", flush=True)
     await server.wait_for_termination()
 
 
-async def serve_reports(folder: Path) -> None:
+async def serve_reports(folder: Path, port: int) -> None:
     """Answer reports as in production."""
 
     def ready(server: MaintenanceServer) -> None:
-        print(server.port, flush=True)
+        print("ready", flush=True)
 
     with open_inventory(f"sqlite:///{folder / 'inventory.db'}") as inventory:
         await serve(
             MaintenanceManager(inventory, clock=SystemClock()),
-            address="localhost:0",
+            address=f"127.0.0.1:{port}",
             tls=tls(folder),
             authenticator=JwtAuthenticator(JwksFile(path=folder / "jwks.json"), audience=AUDIENCE),
             limits=ServerLimits(reports_in_work=4096),
+            shared_port=True,
             on_ready=ready,
         )
 
@@ -87,20 +91,27 @@ def tls(folder: Path) -> ServerTls:
 
 
 @contextmanager
-def process(kind: str, folder: Path) -> Iterator[tuple[int, int]]:
-    """Run a server; yield its port and its process id."""
-    command = [sys.executable, __file__, "--serve", kind, "--folder", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        try:
+def processes(kind: str, folder: Path, count: int) -> Iterator[tuple[int, list[int]]]:
+    """Run servers on one port; yield it, and their process ids."""
+    with ExitStack() as running:
+        reserved = running.enter_context(socket.socket())
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        command = [sys.executable, __file__, "--serve", kind, "--folder", str(folder), "--port", str(port)]
+        servers = []
+        for _ in range(count):
+            server = running.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            running.callback(server.terminate)
             assert server.stdout is not None
-            yield int(server.stdout.readline()), server.pid
-        finally:
-            server.terminate()
+            server.stdout.readline()
+            servers.append(server.pid)
+        yield port, servers
 
 
-def resident_bytes(pid: int) -> int:
-    """Return how much memory a process holds."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+def resident_bytes(servers: list[int]) -> int:
+    """Return how much memory processes hold."""
+    pages = sum(int(Path(f"/proc/{server}/statm").read_text().split()[1]) for server in servers)
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -154,7 +165,9 @@ class Load:
         return answer
 
 
-async def measure(ports: dict[str, tuple[int, int]], options: argparse.Namespace, folder: Path, token: str) -> None:
+async def measure(
+    ports: dict[str, tuple[int, list[int]]], options: argparse.Namespace, folder: Path, token: str
+) -> None:
     """Load both servers in turns, then open connections, and print what came out."""
     metadata = (("authorization", f"Bearer {token}"),)
     ca = (folder / "ca.pem").read_bytes()
@@ -175,10 +188,10 @@ async def measure(ports: dict[str, tuple[int, int]], options: argparse.Namespace
     print(
         f"ratio    {medians['reports'] / medians['nothing']:8.2f} (by rounds {', '.join(f'{r:.2f}' for r in ratios)})"
     )
-    for kind, (_, pid) in ports.items():
-        before = resident_bytes(pid)
+    for kind, (_, servers) in ports.items():
+        before = resident_bytes(servers)
         channels = await loads[kind].connect(options.connections)
-        grown = resident_bytes(pid) - before
+        grown = resident_bytes(servers) - before
         await asyncio.gather(*(channel.close() for channel in channels))
         print(f"{kind:8} {options.connections:,} connections: {grown / options.connections / 1024:.1f} KiB each")
 
@@ -191,11 +204,13 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=64)
     parser.add_argument("--instances", type=int, default=1000)
     parser.add_argument("--connections", type=int, default=2000)
+    parser.add_argument("--processes", type=int, default=1, help="of each server, on one port")
+    parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--serve", choices=("nothing", "reports"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        asyncio.run({"nothing": serve_nothing, "reports": serve_reports}[options.serve](options.folder))
+        asyncio.run({"nothing": serve_nothing, "reports": serve_reports}[options.serve](options.folder, options.port))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -208,7 +223,10 @@ def main() -> None:
             for number in range(options.instances):
                 if number % 100:
                     manager.platform_update_status(decode_request(report(number)), tenant=TENANT)
-        with process("nothing", folder) as nothing, process("reports", folder) as reports:
+        with (
+            processes("nothing", folder, options.processes) as nothing,
+            processes("reports", folder, options.processes) as reports,
+        ):
             ports = {"nothing": nothing, "reports": reports}
             asyncio.run(measure(ports, options, folder, authority.token(TENANT)))
 

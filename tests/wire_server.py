@@ -116,6 +116,7 @@ def running(
     limits: ServerLimits = ServerLimits(),  # noqa: B008  # frozen
     port: int = 0,
     reflection: bool = False,
+    shared_port: bool = False,
     **authentication: Any,
 ) -> Iterator[RunningServer]:
     """Run a server with TLS and tokens while the block runs."""
@@ -136,6 +137,7 @@ def running(
             authenticator=authenticator,
             limits=limits,
             reflection=reflection,
+            shared_port=shared_port,
         )
         stop = asyncio.Event()
         told.set_result((asyncio.get_running_loop(), stop))

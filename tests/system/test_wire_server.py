@@ -228,6 +228,18 @@ def test_a_port_is_never_shared(tmp_path: Path) -> None:
         pass
 
 
+def test_a_port_is_shared_by_processes_that_all_want_it(tmp_path: Path) -> None:
+    authority = LocalAuthority(tmp_path)
+    with open_inventory("memory://") as inventory:
+        settle(inventory, 1)
+        manager = MaintenanceManager(inventory, clock=SystemClock())
+        with running(manager, authority, shared_port=True) as first:
+            with running(manager, authority, shared_port=True, port=first.port) as second:
+                assert first.port == second.port
+                assert _report(second) is OSType.IMMUTABLE
+            assert _report(first) is OSType.IMMUTABLE
+
+
 def test_health_is_told_for_the_whole_and_for_the_service(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         serving_now = health_pb2.HealthCheckResponse.SERVING

@@ -75,6 +75,8 @@ class MaintenanceServer:
         authenticator: knows callers by their token.
         limits: what the server takes on.
         reflection: whether clients may ask which services there are (for grpcurl and the like).
+        shared_port: whether other processes may listen on the same port, each of which gets some of the connections:
+            Python uses one core for each process. All of them need it.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class MaintenanceServer:
         authenticator: Authenticator,
         limits: ServerLimits = ServerLimits(),  # frozen
         reflection: bool = False,
+        shared_port: bool = False,
     ) -> None:
         self._answers = Answers(manager)
         self._address = address
@@ -93,6 +96,7 @@ class MaintenanceServer:
         self._authenticator = authenticator
         self._limits = limits
         self._reflection = reflection
+        self._shared_port = shared_port
         self._server: grpc.aio.Server | None = None
         self._workers: ReportWorkers | None = None
         self._health = health.aio.HealthServicer()
@@ -106,7 +110,7 @@ class MaintenanceServer:
             InvalidValue: the certificates can't be used, or the address can't be listened on.
         """
         credentials = None if self._tls is None else self._tls.credentials()
-        server = grpc.aio.server(options=server_options(self._limits))
+        server = grpc.aio.server(options=server_options(self._limits, shared_port=self._shared_port))
         workers = ReportWorkers(self._answers.answer, self._limits.workers)
         server.add_generic_rpc_handlers((_Reports(workers, self._authenticator, self._limits),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
@@ -146,19 +150,26 @@ async def serve(
     authenticator: Authenticator,
     limits: ServerLimits = ServerLimits(),  # frozen
     reflection: bool = False,
+    shared_port: bool = False,
     on_ready: Callable[[MaintenanceServer], None] = lambda server: None,
 ) -> None:
     """Answer reports until the process is told to end (SIGTERM or SIGINT), then drain. Call it in the main thread.
 
     Args:
-        manager, address, tls, authenticator, limits, reflection: see `MaintenanceServer`.
+        manager, address, tls, authenticator, limits, reflection, shared_port: see `MaintenanceServer`.
         on_ready: is called when the server listens.
 
     Raises:
         InvalidValue: as `MaintenanceServer.start`.
     """
     server = MaintenanceServer(
-        manager, address=address, tls=tls, authenticator=authenticator, limits=limits, reflection=reflection
+        manager,
+        address=address,
+        tls=tls,
+        authenticator=authenticator,
+        limits=limits,
+        reflection=reflection,
+        shared_port=shared_port,
     )
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -174,7 +185,7 @@ async def serve(
             loop.remove_signal_handler(number)
 
 
-def server_options(limits: ServerLimits) -> list[tuple[str, Any]]:
+def server_options(limits: ServerLimits, *, shared_port: bool = False) -> list[tuple[str, Any]]:
     """Return gRPC's own settings for these limits."""
 
     def milliseconds(seconds: float) -> int:
@@ -198,8 +209,8 @@ def server_options(limits: ServerLimits) -> list[tuple[str, Any]]:
         ("grpc.absolute_max_metadata_size", 32_768),
         # No agent compresses, and the size limit is that of the compressed message.
         ("grpc.compression_enabled_algorithms_bitset", 1),
-        # Two servers on one port would each get some of the agents.
-        ("grpc.so_reuseport", 0),
+        # Unless it is meant, two servers on one port would each get some of the agents unnoticed.
+        ("grpc.so_reuseport", int(shared_port)),
     ]
 
 
