@@ -11,6 +11,7 @@ import pytest
 
 import edge_day2
 import edge_day2.adapters.grpc
+import edge_day2.adapters.release_service
 import edge_day2.testing
 
 PACKAGE = Path(edge_day2.__file__).parent
@@ -24,6 +25,7 @@ HEAVY = {
     "jwt",
     "psycopg",
     "pytest",
+    "requests",
     "rich",
     "sqlalchemy",
     "statemachine",
@@ -48,7 +50,9 @@ def test_every_public_name_of_testing_can_be_loaded() -> None:
         assert getattr(edge_day2.testing, name) is not None
 
 
-@pytest.mark.parametrize("module", [edge_day2, edge_day2.adapters.grpc, edge_day2.testing])
+@pytest.mark.parametrize(
+    "module", [edge_day2, edge_day2.adapters.grpc, edge_day2.adapters.release_service, edge_day2.testing]
+)
 def test_an_unknown_name_is_an_attribute_error(module: object) -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         getattr(module, "Nonsense")  # noqa: B009  # the type checker knows that it isn't there
@@ -71,6 +75,11 @@ def test_flows_load_no_storage_and_no_yaml() -> None:
     assert modules_after("from edge_day2 import IMMUTABLE_FLOW, MUTABLE_FLOW") & HEAVY == {"attr", "statemachine"}
 
 
+def test_a_directory_of_profiles_needs_no_http() -> None:
+    loaded = modules_after("from edge_day2.adapters.release_service import DirectoryReleaseService")
+    assert loaded & HEAVY == {"attr"}
+
+
 def test_naming_the_wire_loads_no_grpc_and_a_link_no_server() -> None:
     assert modules_after("import edge_day2.adapters.grpc") & HEAVY == set()
     link = modules_after("from edge_day2.adapters.grpc import GrpcLink, ClientTls")
@@ -87,6 +96,15 @@ def test_a_missing_package_of_the_wire_is_said_with_the_extra_to_install(package
 
     assert "MissingExtra" in done.stderr
     assert "install edge_day2[grpc]" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["requests", "tenacity"])
+def test_a_missing_package_of_the_registry_is_said_with_the_extra_to_install(package: str) -> None:
+    names = "edge_day2.adapters.release_service import OciReleaseService"
+    code = f"import sys; sys.modules[{package!r}] = None; from {names}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert "install edge_day2[oci]" in done.stderr
 
 
 def test_every_name_of_the_wire_can_be_loaded() -> None:

@@ -1,0 +1,26 @@
+"""A bearer token in a file that somebody else renews."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from edge_day2.errors import Unauthenticated, shown
+
+_LONGEST_TOKEN: Final = 16_384
+
+
+def read_token(path: Path) -> str:
+    """Return the token that `path` holds now, without the blanks around it.
+
+    Raises:
+        Unauthenticated: the file can't be read or holds no token. Its content stays out of the message.
+    """
+    try:
+        with path.open("rb") as file:
+            token = file.read(_LONGEST_TOKEN).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unauthenticated(f"the token file {path} can't be read: {shown(str(error))}") from error
+    if not token or not token.isprintable() or " " in token:
+        raise Unauthenticated(f"the token file {path} doesn't hold a token")
+    return token
