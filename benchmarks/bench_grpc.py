@@ -115,6 +115,12 @@ def resident_bytes(servers: list[int]) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def cpu_seconds(servers: list[int]) -> float:
+    """Return how much of the processors processes have used."""
+    fields = (Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split() for server in servers)
+    return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
+
+
 @frozen
 class Load:
     """Agents that send reports to one port, as fast as they are answered."""
@@ -174,16 +180,23 @@ async def measure(
     reports = [report(number) for number in range(options.instances) if number % 100]
     loads = {kind: Load(port, ca, metadata, reports) for kind, (port, _) in ports.items()}
     rates: dict[str, list[float]] = {kind: [] for kind in loads}
+    used: dict[str, float] = dict.fromkeys(loads, 0.0)
     for one in loads.values():
         await one.run(options.agents, options.seconds, measured=False)
     for _ in range(options.rounds):
         for kind, one in loads.items():
+            before = cpu_seconds(ports[kind][1])
             rates[kind].append(await one.run(options.agents, options.seconds, measured=True))
+            used[kind] += cpu_seconds(ports[kind][1]) - before
     medians = {kind: statistics.median(found) for kind, found in rates.items()}
     for kind, one in loads.items():
         one.latencies.sort()
         middle, late = (one.latencies[int(len(one.latencies) * share)] * 1000 for share in (0.5, 0.99))
-        print(f"{kind:8} {medians[kind]:8,.0f} reports/s, p50 {middle:6.2f} ms, p99 {late:6.2f} ms")
+        cpu = used[kind] / len(one.latencies) * 1e6
+        print(
+            f"{kind:8} {medians[kind]:8,.0f} reports/s, p50 {middle:6.2f} ms, p99 {late:6.2f} ms, "
+            f"{cpu:.0f} us of a core each"
+        )
     ratios = [ours / theirs for ours, theirs in zip(rates["reports"], rates["nothing"], strict=True)]
     print(
         f"ratio    {medians['reports'] / medians['nothing']:8.2f} (by rounds {', '.join(f'{r:.2f}' for r in ratios)})"

@@ -243,12 +243,20 @@ def test_a_report_context_is_one_select(inventory: Inventory) -> None:
     assert [statement.split()[0] for statement, _ in seen] == ["BEGIN", "WITH"]
 
 
+def test_report_contexts_are_two_selects_for_any_number_of_hosts(inventory: Inventory) -> None:
+    store(inventory, *plain_fleet().resources)
+    with statements() as seen, inventory.reading() as unit:
+        unit.report_contexts(TENANT, [GUID, *(str(number) for number in range(1000))])
+    assert [statement.split()[0] for statement, _ in seen] == ["BEGIN", "SELECT", "WITH"]
+
+
 LOOK_UPS: dict[str, Callable[[UnitOfWork], object]] = {
     "get": lambda unit: unit.get(Host, TENANT, "host-1"),
     "host by GUID": lambda unit: unit.host_by_guid(TENANT, GUID),
     "instance of host": lambda unit: unit.instance_of_host(TENANT, "host-1"),
     "page": lambda unit: list(unit.all(Instance, TENANT)),
     "report context": lambda unit: unit.report_context(TENANT, GUID),
+    "report contexts": lambda unit: unit.report_contexts(TENANT, [GUID]),
     "runs": lambda unit: unit.runs_of_instance(TENANT, "instance-1"),
     "unheard": lambda unit: list(unit.unheard_since(TENANT, START)),
     "tenants": lambda unit: unit.tenants(),
@@ -263,8 +271,12 @@ def test_a_look_up_reads_neither_a_table_nor_a_tenant_from_end_to_end(
     with statements() as seen, inventory.reading() as unit:
         LOOK_UPS[name](unit)
     other = sqlite3.connect(path)
-    (_, begun), (statement, parameters) = seen[:2]
-    plan = [row[3] for row in other.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+    (_, begun), *asked = seen
+    plan = [
+        row[3]
+        for statement, parameters in asked
+        for row in other.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+    ]
     other.close()
     assert begun == ()
     tables = "|".join(METADATA.tables)

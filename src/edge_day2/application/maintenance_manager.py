@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
 from attrs import evolve, frozen
 
-from edge_day2.domain.maintenance import MaintenancePolicy, mark_lost, plan_maintenance
+from edge_day2.domain.maintenance import MaintenancePolicy, ReportContext, mark_lost, plan_maintenance
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
 from edge_day2.domain.resources import Instance
 from edge_day2.errors import AlreadyExists, Conflict, NotFound, RequestError, Unavailable
@@ -84,25 +84,28 @@ class MaintenanceManager:
             StorageError: the Inventory can't be read; nothing was recorded.
         """
         reports = list(reports)
-        answers: list[PlatformUpdateStatusResponse | RequestError | None] = []
+        guids: dict[str, set[str]] = {}
+        for report in reports:
+            guids.setdefault(report.tenant, set()).add(report.request.host_guid)
         now = self._clock.now()
         with self._inventory.reading() as unit:
-            for report in reports:
-                answers.append(self._unchanged(unit, report, now))
+            contexts = {tenant: unit.report_contexts(tenant, hosts) for tenant, hosts in guids.items()}
+        answers = [self._unchanged(report, contexts[report.tenant], now) for report in reports]
         return [
             self._refusable(report) if answer is None else answer
             for report, answer in zip(reports, answers, strict=True)
         ]
 
     def _unchanged(
-        self, unit: UnitOfWork, report: Report, now: datetime
+        self, report: Report, contexts: Mapping[str, ReportContext], now: datetime
     ) -> PlatformUpdateStatusResponse | RequestError | None:
         """Return the answer to a report that changes nothing, or its refusal; None where something is to be stored."""
+        guid = report.request.host_guid
+        context = contexts.get(guid)
+        if context is None:
+            return NotFound(f"tenant {report.tenant!r} has no host with GUID {guid!r}")
         try:
-            context = unit.report_context(report.tenant, report.request.host_guid)
             plan = plan_maintenance(report.request, context, now, self._policy)
-        except (Conflict, Unavailable):
-            raise
         except RequestError as error:
             return error
         return plan.response if plan.instance is None and plan.run is None else None

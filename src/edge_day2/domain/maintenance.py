@@ -69,6 +69,20 @@ class ReportContext:
     profile_os: tuple[OSResource, ...]
 
 
+def nothing_installed(host: Host, schedules: tuple[ScheduleResource, ...]) -> ReportContext:
+    """Return the context of a host that has no instance."""
+    return ReportContext(
+        host=host,
+        instance=None,
+        current_os=None,
+        desired_os=None,
+        policy=None,
+        open_run=None,
+        schedules=schedules,
+        profile_os=(),
+    )
+
+
 @frozen(kw_only=True)
 class MaintenancePolicy:
     """Choices of a Maintenance Manager.

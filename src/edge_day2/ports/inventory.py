@@ -12,7 +12,7 @@ Conflict are the exceptions: after them the transaction can only be left, it nev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import TracebackType
@@ -125,6 +125,10 @@ class UnitOfWork(Protocol):
         Raises:
             NotFound: there is no such host in this tenant.
         """
+        ...
+
+    def report_contexts(self, tenant_id: str, guids: Collection[str]) -> Mapping[str, ReportContext]:
+        """Return `report_context` of each of these hosts that exists, by its GUID as given; cheaper than one by one."""
         ...
 
     def runs_of_instance(self, tenant_id: str, instance_id: str) -> tuple[OSUpdateRun, ...]:

@@ -80,6 +80,8 @@ class InventoryContentContract:
             assert load(inventory, resource) == resource
         with inventory.reading() as unit:
             context = unit.report_context(stored.host.tenant_id, stored.host.guid)
+            together = unit.report_contexts(stored.host.tenant_id, [stored.host.guid])
+        assert together == {stored.host.guid: context}
         assert (context.host, context.instance, context.current_os) == (stored.host, stored.instance, stored.old_os)
         assert context.open_run == stored.open_run
         assert context.schedules == (stored.for_region, stored.for_host, stored.for_site)
@@ -207,6 +209,30 @@ class InventoryContentContract:
             unit.replace(fleet.country, evolve(fleet.country, parent_id="region-town"))
             context = unit.report_context(TENANT, GUID)
         assert context.schedules == (fleet.for_region, fleet.for_host, fleet.for_site)
+
+    def test_contexts_of_several_hosts_are_what_each_has_alone(self, inventory: Inventory, fleet: Fleet) -> None:
+        ubuntu = evolve(fleet.old_os, resource_id="os-ubuntu", os_type=OSType.MUTABLE, profile_name="ubuntu")
+        hosts = [
+            evolve(fleet.host, resource_id="host-2", guid=OTHER_GUID, site_id=None),
+            evolve(fleet.host, resource_id="host-3", guid=GUID.replace("1", "3")),
+            evolve(fleet.host, resource_id="host-4", guid=GUID.replace("1", "4")),
+        ]
+        alike = evolve(fleet.instance, resource_id="instance-4", host_id="host-4", os_update_policy_id=None)
+        only_here = ScheduleTarget(level=TargetLevel.HOST, resource_id="host-4")
+        special = evolve(fleet.for_host, resource_id="schedule-0", target=only_here)
+        store(inventory, ubuntu, *hosts, _instance(2, ubuntu), alike, special)
+        store(inventory, *plain_fleet("tenant-b").resources)
+        guids = [GUID.upper(), *(host.guid for host in hosts)]
+        with inventory.reading() as unit:
+            together = unit.report_contexts(TENANT, [*guids, "nobody", "lone \ud800"])
+            assert together == {guid: unit.report_context(TENANT, guid) for guid in guids}
+            assert unit.report_contexts(TENANT, []) == {}
+            assert unit.report_contexts("tenant-c", guids) == {}
+
+    def test_contexts_of_several_hosts_pass_regions_in_a_circle_once(self, inventory: Inventory, fleet: Fleet) -> None:
+        with inventory.writing() as unit:
+            unit.replace(fleet.country, evolve(fleet.country, parent_id="region-town"))
+            assert unit.report_contexts(TENANT, [GUID]) == {GUID: unit.report_context(TENANT, GUID)}
 
     def test_a_report_of_an_unknown_host_is_not_found(self, inventory: Inventory, fleet: Fleet) -> None:
         with inventory.reading() as unit, pytest.raises(NotFound, match=OTHER_GUID):

@@ -7,8 +7,8 @@ and swaps it in when it ends well; so readers never wait, and undoing is forgett
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
@@ -18,7 +18,7 @@ from attrs import frozen
 from edge_day2.adapters.storage.persistent import PersistentMap
 from edge_day2.adapters.storage.references import Kind, references, unique_key
 from edge_day2.adapters.storage.storable import check_storable
-from edge_day2.domain.maintenance import ReportContext
+from edge_day2.domain.maintenance import ReportContext, nothing_installed
 from edge_day2.domain.resources import (
     Host,
     Instance,
@@ -158,16 +158,7 @@ class MemoryUnitOfWork:
         targeting = [found for kind, place in places for found in self._group(ScheduleResource, tenant_id, kind, place)]
         schedules = tuple(sorted(targeting, key=lambda schedule: schedule.resource_id))
         if instance is None:
-            return ReportContext(
-                host=host,
-                instance=None,
-                current_os=None,
-                desired_os=None,
-                policy=None,
-                open_run=None,
-                schedules=schedules,
-                profile_os=(),
-            )
+            return nothing_installed(host, schedules)
         current = self.get(OSResource, tenant_id, instance.current_os_id)
         policy_id = instance.os_update_policy_id
         run_id = self._now().unique.get((tenant_id, "open run of instance", instance.resource_id))
@@ -184,6 +175,14 @@ class MemoryUnitOfWork:
             schedules=schedules,
             profile_os=tuple(profile_os),
         )
+
+    def report_contexts(self, tenant_id: str, guids: Collection[str]) -> dict[str, ReportContext]:
+        """See `UnitOfWork.report_contexts`."""
+        found = {}
+        for guid in guids:
+            with suppress(NotFound):
+                found[guid] = self.report_context(tenant_id, guid)
+        return found
 
     def _places(self, host: Host) -> Iterator[tuple[Kind, str]]:
         """Yield the host's site and every region around it, once, even where the regions form a circle."""

@@ -42,7 +42,7 @@ from edge_day2.adapters.storage.schema import (
     SCHEDULE,
     SITE,
 )
-from edge_day2.domain.maintenance import ReportContext
+from edge_day2.domain.maintenance import ReportContext, nothing_installed
 from edge_day2.domain.resources import (
     Host,
     Instance,
@@ -76,7 +76,7 @@ def _json_array_of_postgresql(element: _JsonArray, compiler: Any, **options: Any
     return f"CAST(json_build_array({compiler.process(element.clauses, **options)}) AS TEXT)"
 
 
-class _Among(FunctionElement[Any]):
+class Among(FunctionElement[Any]):
     """Whether a column is among the few values of a subquery, each looked up in the column's index.
 
     With IN, PostgreSQL expects a hundred regions and reads all schedules instead; SQLite does the right thing.
@@ -88,24 +88,24 @@ class _Among(FunctionElement[Any]):
     inherit_cache = True
 
 
-@compiles(_Among, "sqlite")
-def _among_of_sqlite(element: _Among, compiler: Any, **options: Any) -> str:
+@compiles(Among, "sqlite")
+def _among_of_sqlite(element: Among, compiler: Any, **options: Any) -> str:
     column, values = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{column} IN {values}"
 
 
-@compiles(_Among, "postgresql")
-def _among_of_postgresql(element: _Among, compiler: Any, **options: Any) -> str:
+@compiles(Among, "postgresql")
+def _among_of_postgresql(element: Among, compiler: Any, **options: Any) -> str:
     column, values = (compiler.process(clause, **options) for clause in element.clauses)
     return f"{column} = ANY (ARRAY{values})"
 
 
-_TENANT: Final = bindparam("tenant_id", type_=Text())
+TENANT_ID: Final = bindparam("tenant_id", type_=Text())
 _GUID: Final = bindparam("guid", type_=Text())
-_HERE: Final = (HOST.c.tenant_id == _TENANT, func.lower(HOST.c.guid) == _GUID)
+_HERE: Final = (HOST.c.tenant_id == TENANT_ID, func.lower(HOST.c.guid) == _GUID)
 
 
-def _rows(table: Table, source: FromClause) -> Select[Any]:
+def rows_of(table: Table, source: FromClause) -> Select[Any]:
     """Select the rows of `table` in what `source` joins."""
     name: Label[Any] = literal_column(f"'{table.name}'").label("source")
     content: Label[Any] = _JsonArray(*table.columns).label("content")
@@ -114,39 +114,39 @@ def _rows(table: Table, source: FromClause) -> Select[Any]:
 
 def _rows_here(table: Table, source: FromClause, *where: ColumnElement[bool]) -> Select[Any]:
     """Select the rows of `table` in what `source` joins to the host."""
-    return _rows(table, source).where(*_HERE, *where)
+    return rows_of(table, source).where(*_HERE, *where)
 
 
-def _on(left: ColumnElement[Any], right: FromClause, column: str = "resource_id") -> tuple[FromClause, Any]:
+def on(left: ColumnElement[Any], right: FromClause, column: str = "resource_id") -> tuple[FromClause, Any]:
     """Return what to join and by what: the tenant's row of `right` whose `column` is `left`."""
-    return right, and_(right.c.tenant_id == _TENANT, right.c[column] == left)
+    return right, and_(right.c.tenant_id == TENANT_ID, right.c[column] == left)
 
 
 def _statement() -> CompoundSelect[Any]:
     # Joins from the host in every branch, rather than one CTE for all of them: finding the host again is a look into
     # one index, while SQLite sets up a temporary table for each CTE and each IN, which costs ten times as much.
-    instance = HOST.join(*_on(HOST.c.resource_id, INSTANCE, "host_id"))
+    instance = HOST.join(*on(HOST.c.resource_id, INSTANCE, "host_id"))
     current_os = OS_RESOURCE.alias("current_os")
-    profile = instance.join(*_on(INSTANCE.c.current_os_id, current_os)).join(
-        *_on(current_os.c.profile_name, OS_RESOURCE, "profile_name")
+    profile = instance.join(*on(INSTANCE.c.current_os_id, current_os)).join(
+        *on(current_os.c.profile_name, OS_RESOURCE, "profile_name")
     )
     immutable = INSTANCE.c.os_type == literal_column(f"'{OSType.IMMUTABLE.name}'")
-    site = HOST.join(*_on(HOST.c.site_id, SITE))
+    site = HOST.join(*on(HOST.c.site_id, SITE))
     around = select(SITE.c.region_id.label("region_id")).select_from(site).where(*_HERE, SITE.c.region_id.is_not(None))
     regions = around.cte("regions", recursive=True)
     # UNION, not UNION ALL: regions that form a circle come once each and the recursion ends.
     regions = regions.union(
         select(REGION.c.parent_id)
-        .select_from(regions.join(*_on(regions.c.region_id, REGION)))
+        .select_from(regions.join(*on(regions.c.region_id, REGION)))
         .where(REGION.c.parent_id.is_not(None))
     )
     return union_all(
         _rows_here(HOST, HOST),
         _rows_here(INSTANCE, instance),
-        _rows_here(OS_RESOURCE, instance.join(*_on(INSTANCE.c.current_os_id, OS_RESOURCE))),
+        _rows_here(OS_RESOURCE, instance.join(*on(INSTANCE.c.current_os_id, OS_RESOURCE))),
         _rows_here(
             OS_RESOURCE,
-            instance.join(*_on(INSTANCE.c.desired_os_id, OS_RESOURCE)),
+            instance.join(*on(INSTANCE.c.desired_os_id, OS_RESOURCE)),
             INSTANCE.c.desired_os_id != INSTANCE.c.current_os_id,
         ),
         _rows_here(
@@ -155,18 +155,18 @@ def _statement() -> CompoundSelect[Any]:
             immutable,
             OS_RESOURCE.c.resource_id.not_in([INSTANCE.c.current_os_id, INSTANCE.c.desired_os_id]),
         ),
-        _rows_here(OS_UPDATE_POLICY, instance.join(*_on(INSTANCE.c.os_update_policy_id, OS_UPDATE_POLICY))),
+        _rows_here(OS_UPDATE_POLICY, instance.join(*on(INSTANCE.c.os_update_policy_id, OS_UPDATE_POLICY))),
         _rows_here(
             OS_UPDATE_RUN,
-            instance.join(*_on(INSTANCE.c.resource_id, OS_UPDATE_RUN, "instance_id")),
+            instance.join(*on(INSTANCE.c.resource_id, OS_UPDATE_RUN, "instance_id")),
             OS_UPDATE_RUN.c.end_time.is_(None),
         ),
-        _rows_here(SCHEDULE, HOST.join(*_on(HOST.c.resource_id, SCHEDULE, "target_host_id"))),
-        _rows_here(SCHEDULE, HOST.join(*_on(HOST.c.site_id, SCHEDULE, "target_site_id"))),
+        _rows_here(SCHEDULE, HOST.join(*on(HOST.c.resource_id, SCHEDULE, "target_host_id"))),
+        _rows_here(SCHEDULE, HOST.join(*on(HOST.c.site_id, SCHEDULE, "target_site_id"))),
         # No join here: SQLite would begin with every schedule of the tenant.
-        _rows(SCHEDULE, SCHEDULE).where(
-            SCHEDULE.c.tenant_id == _TENANT,
-            _Among(SCHEDULE.c.target_region_id, select(regions.c.region_id).scalar_subquery()),
+        rows_of(SCHEDULE, SCHEDULE).where(
+            SCHEDULE.c.tenant_id == TENANT_ID,
+            Among(SCHEDULE.c.target_region_id, select(regions.c.region_id).scalar_subquery()),
         ),
     )
 
@@ -207,7 +207,12 @@ class _Remembered:
 _remembered: Final = _Remembered()
 
 
-def _decode(kind: type[R], content: str) -> R:
+def decode(kind: type[R], content: str) -> R:
+    """Return the resource that a row's JSON array says; what hosts share is remembered.
+
+    Raises:
+        StorageError: the row can't be read.
+    """
     return _remembered.get(kind, content) if kind in _SHARED else shape_of(kind).decode(json.loads(content))
 
 
@@ -224,7 +229,7 @@ def to_report_context(rows: Iterable[Sequence[Any]], tenant_id: str, guid: str) 
 
     def all_of(kind: type[R]) -> tuple[R, ...]:
         contents = found.get(shape_of(kind).table.name, ())
-        return tuple(sorted((_decode(kind, content) for content in contents), key=_BY_ID))
+        return tuple(sorted((decode(kind, content) for content in contents), key=_BY_ID))
 
     def one_of(kind: type[R]) -> R | None:
         return next(iter(all_of(kind)), None)
@@ -232,19 +237,21 @@ def to_report_context(rows: Iterable[Sequence[Any]], tenant_id: str, guid: str) 
     host = one_of(Host)
     if host is None:
         raise NotFound(f"tenant {tenant_id!r} has no host with GUID {guid!r}")
-    instance = one_of(Instance)
+    instance, schedules = one_of(Instance), all_of(ScheduleResource)
+    if instance is None:
+        return nothing_installed(host, schedules)
     systems = {system.resource_id: system for system in all_of(OSResource)}
-    current = None if instance is None else systems[instance.current_os_id]
+    current = systems[instance.current_os_id]
     profile_os: tuple[OSResource, ...] = ()
-    if instance is not None and instance.os_type is OSType.IMMUTABLE and current is not None:
+    if instance.os_type is OSType.IMMUTABLE:
         profile_os = tuple(system for system in systems.values() if system.profile_name == current.profile_name)
     return ReportContext(
         host=host,
         instance=instance,
         current_os=current,
-        desired_os=None if instance is None else systems[instance.desired_os_id],
+        desired_os=systems[instance.desired_os_id],
         policy=one_of(OSUpdatePolicy),
         open_run=one_of(OSUpdateRun),
-        schedules=all_of(ScheduleResource),
+        schedules=schedules,
         profile_os=profile_os,
     )

@@ -5,7 +5,7 @@ Statements are in `statements`, rows in `rows`. Where connections come from is `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
 from itertools import islice
@@ -18,6 +18,7 @@ from edge_day2.adapters.storage import statements
 from edge_day2.adapters.storage.failures import translate
 from edge_day2.adapters.storage.references import KINDS, Kind, references, unique_key
 from edge_day2.adapters.storage.report_context import REPORT_CONTEXT, to_report_context
+from edge_day2.adapters.storage.report_contexts import read_report_contexts
 from edge_day2.adapters.storage.rows import Plain, shape_of, to_microseconds
 from edge_day2.adapters.storage.storable import check_storable, is_text
 from edge_day2.domain.maintenance import ReportContext
@@ -127,6 +128,14 @@ class SqlUnitOfWork:
         if is_text(tenant_id) and is_text(guid):
             rows = self._rows(REPORT_CONTEXT, {"tenant_id": tenant_id, "guid": guid.lower()})
         return to_report_context(rows, tenant_id, guid)
+
+    def report_contexts(self, tenant_id: str, guids: Collection[str]) -> dict[str, ReportContext]:
+        """See `UnitOfWork.report_contexts`."""
+        wanted = {guid: guid.lower() for guid in guids if is_text(guid)}
+        if not wanted or not is_text(tenant_id):
+            return {}
+        found = read_report_contexts(self._rows, tenant_id, set(wanted.values()))
+        return {guid: found[key] for guid, key in wanted.items() if key in found}
 
     def runs_of_instance(self, tenant_id: str, instance_id: str) -> tuple[OSUpdateRun, ...]:
         """See `UnitOfWork.runs_of_instance`."""
