@@ -307,7 +307,7 @@ def explain(context: ReportContext, outlook: Explanation) -> str:
 
 def latest_of(resources: Iterable[OSResource]) -> OSResource | None:
     """Return the OS Resource with the highest image version, None where there is none."""
-    return max(resources, key=lambda resource: (resource.image_version, resource.resource_id), default=None)
+    return max(resources, key=lambda found: (found.image_version.sort_key, found.resource_id), default=None)
 
 
 def _wanted_os(context: ReportContext) -> OSResource | None:

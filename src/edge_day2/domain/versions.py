@@ -56,15 +56,16 @@ class ImageVersion:
         numbers = tuple(int(part) for part in found["numbers"].split("."))
         return cls(text, _key(numbers, found["pre"] or ""))
 
+    @property
+    def sort_key(self) -> _Key:
+        """What orders versions, as plain tuples: quicker to compare many times than versions are."""
+        return self._order
+
     def __eq__(self, other: object) -> bool:
         return self._order == other._order if isinstance(other, ImageVersion) else NotImplemented
 
     def __lt__(self, other: ImageVersion) -> bool:
         return self._order < other._order if isinstance(other, ImageVersion) else NotImplemented
-
-    # What `max` asks for; made from the one above it would take four calls.
-    def __gt__(self, other: ImageVersion) -> bool:
-        return self._order > other._order if isinstance(other, ImageVersion) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._order)

@@ -50,8 +50,10 @@ from edge_day2.domain.resources import (
     OSType,
     OSUpdatePolicy,
     OSUpdateRun,
+    Region,
     Resource,
     ScheduleResource,
+    Site,
 )
 from edge_day2.errors import NotFound
 
@@ -176,7 +178,7 @@ REPORT_CONTEXT: Final = _statement()
 
 _BY_ID: Final = attrgetter("resource_id")
 # What the hosts of a tenant share: read again and again, and changed by an admin now and then.
-_SHARED: Final = (OSResource, OSUpdatePolicy, ScheduleResource)
+_SHARED: Final = (OSResource, OSUpdatePolicy, Region, ScheduleResource, Site)
 _REMEMBERED_CHARACTERS: Final = 16 << 20
 
 
