@@ -223,6 +223,16 @@ def test_a_verified_update_moves_the_current_os(fleet: Fleet) -> None:
     assert fleet.instance(EDGE).os_update_available == ""
 
 
+def test_a_verified_image_brings_its_cves(fleet: Fleet) -> None:
+    with fleet.inventory.writing() as unit:
+        new = next(found for found in unit.all(OSResource, TENANT) if found.image_id == "3.0.2")
+        unit.replace(new, evolve(new, existing_cves="[]"))
+
+    fleet.report(EDGE, S.UPDATED, profile_name="edge", os_image_id="3.0.2")
+
+    assert fleet.instance(EDGE).existing_cves == "[]"
+
+
 @pytest.mark.parametrize("kind", [kind for kind in UpdateStatusType if kind is not S.UPDATED])
 def test_no_other_report_moves_the_current_os(fleet: Fleet, kind: UpdateStatusType) -> None:
     fleet.report(EDGE, kind, profile_name="edge", os_image_id="3.0.2")

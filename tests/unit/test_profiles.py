@@ -104,6 +104,7 @@ spec:
         "fixed_cves_url": "fixed.json",
         "existing_cves": "",
         "fixed_cves": "",
+        "installed_packages": "",
         "tls_ca_cert": "Q0E=",
         "update_sources": (),
         "update_packages": (),

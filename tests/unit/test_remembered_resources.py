@@ -34,13 +34,13 @@ def test_a_resource_that_somebody_else_changed_is_read_as_it_is_now(tmp_path: Pa
         before = context_of(inventory)
         with elsewhere.writing() as unit:
             old = unit.get(OSResource, TENANT, image(1).resource_id)
-            unit.replace(old, evolve(old, existing_cves="[]"))
+            unit.replace(old, evolve(old, description="changed"))
 
         after = context_of(inventory)
 
     assert before.current_os is not None
     assert after.current_os is not None
-    assert (before.current_os.existing_cves, after.current_os.existing_cves) == ("", "[]")
+    assert (before.current_os.description, after.current_os.description) == ("", "changed")
 
 
 def test_a_new_schedule_is_seen_by_the_next_report(tmp_path: Path) -> None:

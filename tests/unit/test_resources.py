@@ -27,6 +27,7 @@ from edge_day2.domain.resources import (
     link_desired_os,
     os_resource_id,
     patch_os_resource,
+    record_cves,
     record_verified_os,
 )
 from edge_day2.domain.schedules import SingleSchedule
@@ -222,15 +223,19 @@ def test_a_mutable_instance_is_linked_to_its_own_os_alone() -> None:
         link_desired_os(instance(current), current, ubuntu(resource_id="os-other"))
 
 
-def test_a_verified_update_moves_the_current_os_and_what_is_known_of_its_weaknesses() -> None:
-    old, new = image("3.0.1"), image("3.0.2", existing_cves="CVE-2026-0001")
-    before = instance(old, desired_os_id="os-3.0.2", existing_cves="CVE-2025-0001")
+def test_a_verified_update_moves_the_current_os() -> None:
+    old, new = image("3.0.1"), image("3.0.2")
 
-    after = record_verified_os(before, old, new)
+    after = record_verified_os(instance(old, desired_os_id="os-3.0.2"), old, new)
 
     assert (after.current_os_id, after.desired_os_id) == ("os-3.0.2", "os-3.0.2")
-    assert after.existing_cves == "CVE-2026-0001"
-    assert record_verified_os(before, old, image("3.0.2")).existing_cves == "CVE-2025-0001"
+
+
+def test_an_instance_has_the_cves_of_the_os_that_it_runs_or_keeps_its_own() -> None:
+    before = instance(image("3.0.2"), existing_cves="CVE-2025-0001")
+
+    assert record_cves(before, image("3.0.2", existing_cves="CVE-2026-0001")).existing_cves == "CVE-2026-0001"
+    assert record_cves(before, image("3.0.2")) == before
 
 
 def test_a_verified_update_to_another_profile_is_not_recorded() -> None:

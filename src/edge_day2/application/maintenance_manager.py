@@ -11,7 +11,7 @@ from attrs import evolve, frozen
 
 from edge_day2.domain.maintenance import MaintenancePolicy, ReportContext, mark_lost, plan_maintenance
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
-from edge_day2.domain.resources import Instance
+from edge_day2.domain.resources import Instance, OSResource, record_cves
 from edge_day2.errors import AlreadyExists, Conflict, NotFound, RequestError, Unavailable
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.inventory import Inventory, UnitOfWork
@@ -185,7 +185,10 @@ class MaintenanceManager:
             else:
                 unit.replace(context.open_run, plan.run)
         if plan.instance is not None and context.instance is not None:
-            unit.replace(context.instance, plan.instance)
+            changed = plan.instance
+            if changed.current_os_id != context.instance.current_os_id:
+                changed = record_cves(changed, unit.get(OSResource, tenant, changed.current_os_id))
+            unit.replace(context.instance, changed)
             if plan.amendment is not None:
                 for last in unit.runs_of_instance(tenant, plan.instance.resource_id)[:1]:
                     unit.replace(last, evolve(last, update=plan.amendment, end_time=now))

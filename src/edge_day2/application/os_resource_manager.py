@@ -16,7 +16,7 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from edge_day2.domain.linking import (
     CreateOSResource,
@@ -31,16 +31,29 @@ from edge_day2.domain.linking import (
     plan_linking,
 )
 from edge_day2.domain.profiles import OSProfile
-from edge_day2.domain.resources import Instance, OSResource
+from edge_day2.domain.resources import Instance, OSResource, OSType
 from edge_day2.domain.revisions import check_revision
-from edge_day2.errors import AlreadyExists, Conflict, EdgeDay2Error, InvalidResource, InvalidValue, NotFound
+from edge_day2.domain.software_lists import cve_list, oval_cve_list, package_list
+from edge_day2.errors import (
+    AlreadyExists,
+    Conflict,
+    EdgeDay2Error,
+    InvalidResource,
+    InvalidValue,
+    NotFound,
+    RequestError,
+)
 from edge_day2.ports.inventory import Inventory
+from edge_day2.ports.release_files import ReleaseFiles
 from edge_day2.ports.release_service import RejectedManifest, ReleaseService
 
 # Every repetition means that somebody else made progress; several managers at once need two.
 _ATTEMPTS: Final = 5
 # Long enough to share the cost of a commit, short enough that a status report never waits long for the database.
 _BATCH: Final = 500
+# Ubuntu's longest OVAL document has some 500 MB, of which a piece at a time is in memory.
+_LARGEST_OVAL: Final = 2 << 30
+_LARGEST_JSON: Final = 16 << 20
 _OVERTAKEN: Final = (Conflict, AlreadyExists, NotFound)
 
 
@@ -80,7 +93,7 @@ class OSResourceManager:
     """Discovers OS profiles of one osProfileRevision, and creates, patches and links OS Resources.
 
     `revision` is a revision's name or a selector `~X.Y.Z`. `enabled_profiles` are the names of the profiles to use;
-    None means all that are published.
+    None means all that are published. `files` is where package manifests and lists of CVEs are; None: they aren't read.
     """
 
     def __init__(
@@ -91,6 +104,7 @@ class OSResourceManager:
         revision: str,
         mode: LinkingMode = LinkingMode.MANUAL,
         enabled_profiles: Collection[str] | None = None,
+        files: ReleaseFiles | None = None,
         batch_size: int = _BATCH,
     ) -> None:
         """Raises InvalidValue where `revision` or `batch_size` makes no sense."""
@@ -101,10 +115,13 @@ class OSResourceManager:
         self._revision = check_revision(revision)
         self._mode = mode
         self._enabled = None if enabled_profiles is None else frozenset(enabled_profiles)
+        self._files = files
         self._batch_size = batch_size
 
     def discover(self) -> Discovery:
-        """Fetch and read the manifests. One discovery serves any number of tenants.
+        """Fetch and read the manifests, and the files that they name. One discovery serves any number of tenants.
+
+        A file that can't be had or makes no sense is among what is rejected; its profile is used without it.
 
         Raises:
             NotFound: there is no such revision.
@@ -124,6 +141,9 @@ class OSResourceManager:
             else:
                 profiles.append(DiscoveredProfile(revision=manifest.revision, profile=profile))
         rejected += self._missing(profiles, rejected)
+        if self._files is not None:
+            lists = _Lists(self._files)
+            profiles = [evolve(found, lists=lists.of(found, rejected)) for found in profiles]
         return Discovery(profiles=tuple(profiles), rejected=tuple(rejected))
 
     def reconcile(self, tenant_id: str, discovery: Discovery | None = None) -> ReconcileReport:
@@ -245,6 +265,43 @@ class OSResourceManager:
                     raise Conflict(f"OS Resource {desired!r} was deleted while instances were linked to it") from error
                 linked[link.desired.resource_id] += 1
         return linked
+
+
+class _Lists:
+    """The lists that profiles name, each read once however many profiles name it."""
+
+    def __init__(self, files: ReleaseFiles) -> None:
+        self._files = files
+        self._read: dict[tuple[str, str, OSType], str | EdgeDay2Error] = {}
+
+    def of(self, found: DiscoveredProfile, rejected: list[RejectedManifest]) -> tuple[tuple[str, str], ...]:
+        """Return the lists of a profile as (field, text); add to `rejected` what can't be read."""
+        profile, texts = found.profile, []
+        named = {"existing_cves": profile.existing_cves_url, "fixed_cves": profile.fixed_cves_url}
+        if profile.os_type is OSType.IMMUTABLE:
+            named["installed_packages"] = profile.package_manifest_url
+        for field, url in named.items():
+            if not url:
+                continue
+            key = field, url, profile.os_type
+            if key not in self._read:
+                self._read[key] = self._fetch(*key)
+            text = self._read[key]
+            if isinstance(text, EdgeDay2Error):
+                error = RejectedManifest(revision=found.revision, name=profile.profile_name, error=text)
+                rejected.append(error)
+            else:
+                texts.append((field, text))
+        return tuple(texts)
+
+    def _fetch(self, field: str, url: str, os_type: OSType) -> str | EdgeDay2Error:
+        try:
+            if os_type is OSType.MUTABLE:
+                return oval_cve_list(self._files.read(url, at_most=_LARGEST_OVAL), fixed=field == "fixed_cves")
+            content = b"".join(self._files.read(url, at_most=_LARGEST_JSON))
+            return package_list(content) if field == "installed_packages" else cve_list(content)
+        except (RequestError, InvalidValue) as error:
+            return error
 
 
 def _rejected(revision: str, resource: OSResource, error: EdgeDay2Error) -> RejectedManifest:

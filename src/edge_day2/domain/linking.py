@@ -10,7 +10,8 @@ The rules, from the first diagram of the system's description:
   run that was interrupted is completed by the next one, and without a new revision there is nothing new to create;
 - an image never changes under its identity. A manifest that says otherwise is a conflict: it is reported, nothing of
   it is applied, and no instance is linked to that OS Resource while the newest manifest disagrees with it;
-- what only an admin or a download can know (apt sources, packages, kernel command line, CVE texts) is kept;
+- what only an admin can know (apt sources, packages, kernel command line) is kept, and so is a list of CVEs or packages
+  that couldn't be downloaded now;
 - mode MANUAL links nothing. Mode AUTOMATIC links the desired OS of each immutable instance to the latest of its profile
   and architecture in the revision, at every run, and never down: a node that was added later, or linked down by hand,
   follows. Who wants to choose uses MANUAL.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from attrs import field, frozen
@@ -61,10 +62,19 @@ class SkipReason(enum.Enum):
 
 @frozen(kw_only=True)
 class DiscoveredProfile:
-    """A profile and the revision whose manifest it was read from."""
+    """A profile and the revision whose manifest it was read from.
+
+    `lists` are what was downloaded for it, as (field of the OS Resource, text); a field that isn't there is kept.
+    """
 
     revision: str
     profile: OSProfile
+    lists: tuple[tuple[str, str], ...] = ()
+
+    def offered(self, tenant_id: str) -> OSResource:
+        """Return the OS Resource that the tenant's Inventory should hold for it."""
+        downloaded: dict[str, Any] = dict(self.lists)
+        return attrs.evolve(self.profile.to_os_resource(tenant_id=tenant_id), **downloaded)
 
 
 @frozen
@@ -193,7 +203,7 @@ def plan_linking(
     for identity, manifests in offers.items():
         newest = manifests[-1]
         stored = by_identity.get(identity)
-        kept = stored or newest.profile.to_os_resource(tenant_id=tenant_id)
+        kept = stored or newest.offered(tenant_id)
         agreeing = None
         for manifest in manifests:
             contradictions = _contradictions(manifest, kept, tenant_id)
@@ -202,7 +212,7 @@ def plan_linking(
         if stored is None:
             changes.append(CreateOSResource(newest.revision, kept))
         elif agreeing is not None:
-            kept = _patched(stored, agreeing.profile.to_os_resource(tenant_id=tenant_id))
+            kept = _patched(stored, agreeing, tenant_id)
             if kept != stored:
                 changes.append(PatchOSResource(agreeing.revision, stored, kept))
         known[kept.resource_id] = kept
@@ -230,7 +240,7 @@ def _latest(candidates: list[OSResource]) -> tuple[OSResource, ...]:
 
 
 def _contradictions(found: DiscoveredProfile, kept: OSResource, tenant_id: str) -> list[ImageConflict]:
-    offered = found.profile.to_os_resource(tenant_id=tenant_id)
+    offered = found.offered(tenant_id)
     return [
         ImageConflict(
             revision=found.revision,
@@ -245,6 +255,7 @@ def _contradictions(found: DiscoveredProfile, kept: OSResource, tenant_id: str) 
     ]
 
 
-def _patched(stored: OSResource, offered: OSResource) -> OSResource:
-    said = {name: getattr(offered, name) for name in _PATCHED}
-    return patch_os_resource(stored, attrs.evolve(stored, **said))
+def _patched(stored: OSResource, manifest: DiscoveredProfile, tenant_id: str) -> OSResource:
+    offered = manifest.offered(tenant_id)
+    names = (*_PATCHED, *(name for name, _ in manifest.lists))
+    return patch_os_resource(stored, attrs.evolve(stored, **{name: getattr(offered, name) for name in names}))

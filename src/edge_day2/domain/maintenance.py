@@ -56,7 +56,7 @@ class ReportContext:
 
     `schedules` are those that target the host, its site or a region around it, in the order of their ids.
     `profile_os` are the OS Resources of the current OS's profile for an immutable instance, in the order of their ids,
-    else empty.
+    else empty. No OS Resource has its lists of CVEs and packages here (`without_lists`): no answer needs them.
     """
 
     host: Host

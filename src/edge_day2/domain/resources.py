@@ -130,6 +130,10 @@ def _packages(instance: object, attribute: attrs.Attribute[Any], value: tuple[st
         raise InvalidResource(_name(instance, attribute), len(value), f"at most {_MAX_PACKAGES} characters of names")
 
 
+LISTS: Final = ("existing_cves", "fixed_cves", "installed_packages")
+"""The fields of an OS Resource that hold what was downloaded for it."""
+
+
 @frozen(kw_only=True)
 class OSResource:
     """An operating system that instances can run.
@@ -163,6 +167,7 @@ class OSResource:
     fixed_cves_url: str = ""
     existing_cves: str = ""
     fixed_cves: str = ""
+    installed_packages: str = ""
     tls_ca_cert: str = ""
     update_sources: tuple[str, ...] = field(default=(), validator=_sources)
     update_packages: tuple[str, ...] = field(default=(), validator=_packages)
@@ -365,6 +370,13 @@ def link_desired_os(instance: Instance, current: OSResource, desired: OSResource
     return attrs.evolve(instance, desired_os_id=desired.resource_id)
 
 
+def without_lists(resource: OSResource) -> OSResource:
+    """Return `resource` without the lists that were downloaded for it, which can be half a million characters each."""
+    if any(getattr(resource, name) for name in LISTS):
+        return attrs.evolve(resource, existing_cves="", fixed_cves="", installed_packages="")
+    return resource
+
+
 def record_verified_os(instance: Instance, current: OSResource, installed: OSResource) -> Instance:
     """Return `instance` running `installed`, which its node has verified and committed.
 
@@ -372,8 +384,12 @@ def record_verified_os(instance: Instance, current: OSResource, installed: OSRes
         ImmutableLinkError: as `check_link`.
     """
     check_link(instance, current, installed)
-    cves = installed.existing_cves or instance.existing_cves
-    return attrs.evolve(instance, current_os_id=installed.resource_id, existing_cves=cves)
+    return attrs.evolve(instance, current_os_id=installed.resource_id)
+
+
+def record_cves(instance: Instance, current: OSResource) -> Instance:
+    """Return `instance` with the existing CVEs of `current`, which it runs; with its own where they aren't known."""
+    return attrs.evolve(instance, existing_cves=current.existing_cves or instance.existing_cves)
 
 
 _PATCHABLE_ALWAYS: Final = frozenset(
@@ -385,8 +401,7 @@ _PATCHABLE_ALWAYS: Final = frozenset(
         "package_manifest_url",
         "existing_cves_url",
         "fixed_cves_url",
-        "existing_cves",
-        "fixed_cves",
+        *LISTS,
         "tls_ca_cert",
         "kernel_command_line",
     }

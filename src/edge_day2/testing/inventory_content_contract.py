@@ -24,6 +24,7 @@ from edge_day2.domain.resources import (
     ScheduleTarget,
     Site,
     TargetLevel,
+    without_lists,
 )
 from edge_day2.domain.statuses import InventoryStatus, UpdateRecord
 from edge_day2.errors import (
@@ -82,7 +83,8 @@ class InventoryContentContract:
             context = unit.report_context(stored.host.tenant_id, stored.host.guid)
             together = unit.report_contexts(stored.host.tenant_id, [stored.host.guid])
         assert together == {stored.host.guid: context}
-        assert (context.host, context.instance, context.current_os) == (stored.host, stored.instance, stored.old_os)
+        assert (context.host, context.instance) == (stored.host, stored.instance)
+        assert context.current_os == without_lists(stored.old_os)
         assert context.open_run == stored.open_run
         assert context.schedules == (stored.for_region, stored.for_host, stored.for_site)
 
@@ -233,6 +235,17 @@ class InventoryContentContract:
         with inventory.writing() as unit:
             unit.replace(fleet.country, evolve(fleet.country, parent_id="region-town"))
             assert unit.report_contexts(TENANT, [GUID]) == {GUID: unit.report_context(TENANT, GUID)}
+
+    def test_a_report_context_carries_no_lists_of_cves_and_packages(self, inventory: Inventory, fleet: Fleet) -> None:
+        with inventory.writing() as unit:
+            for system in (fleet.old_os, fleet.new_os):
+                full = evolve(system, existing_cves="[1]", fixed_cves="[2]", installed_packages="[3]")
+                unit.replace(system, full)
+            context = unit.report_context(TENANT, GUID)
+            assert unit.report_contexts(TENANT, [GUID]) == {GUID: context}
+            assert unit.get(OSResource, TENANT, fleet.old_os.resource_id).existing_cves == "[1]"
+        assert (context.current_os, context.desired_os) == (fleet.old_os, fleet.new_os)
+        assert context.profile_os == (fleet.new_os, fleet.old_os)
 
     def test_a_report_of_an_unknown_host_is_not_found(self, inventory: Inventory, fleet: Fleet) -> None:
         with inventory.reading() as unit, pytest.raises(NotFound, match=OTHER_GUID):

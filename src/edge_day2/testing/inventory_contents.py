@@ -221,6 +221,7 @@ def contents(draw: st.DrawFn, fleet: Fleet) -> Fleet:
             fixed_cves_url=draw(_TEXT),
             existing_cves=draw(_TEXT),
             fixed_cves=draw(_TEXT),
+            installed_packages=draw(_TEXT),
             tls_ca_cert=draw(_TEXT),
             update_sources=draw(_SOURCES) if mutable else (),
             update_packages=draw(_PACKAGES) if mutable else (),

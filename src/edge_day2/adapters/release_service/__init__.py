@@ -9,12 +9,20 @@ from edge_day2.errors import MissingExtra
 
 if TYPE_CHECKING:
     from edge_day2.adapters.release_service.directory import DirectoryReleaseService
+    from edge_day2.adapters.release_service.directory_files import DirectoryReleaseFiles
+    from edge_day2.adapters.release_service.http_files import HttpReleaseFiles
+    from edge_day2.adapters.release_service.http_reader import ReadLimits
     from edge_day2.adapters.release_service.oci import OciReleaseService
-    from edge_day2.adapters.release_service.registry import RegistryLimits
 
-__all__ = ["DirectoryReleaseService", "OciReleaseService", "RegistryLimits"]
+__all__ = ["DirectoryReleaseFiles", "DirectoryReleaseService", "HttpReleaseFiles", "OciReleaseService", "ReadLimits"]
 
-_HOMES: Final = {"DirectoryReleaseService": "directory", "OciReleaseService": "oci", "RegistryLimits": "registry"}
+_HOMES: Final = {
+    "DirectoryReleaseFiles": "directory_files",
+    "DirectoryReleaseService": "directory",
+    "HttpReleaseFiles": "http_files",
+    "OciReleaseService": "oci",
+    "ReadLimits": "http_reader",
+}
 _PACKAGES: Final = ("requests", "tenacity")
 
 

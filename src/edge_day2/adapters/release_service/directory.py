@@ -32,7 +32,7 @@ class DirectoryReleaseService:
 
     def revisions(self) -> tuple[str, ...]:
         """As `ReleaseService.revisions`."""
-        root = self._resolved_root()
+        root = _resolved(self._root)
         try:
             found = [entry.name for entry in root.iterdir() if REVISION.fullmatch(entry.name) and entry.is_dir()]
         except OSError as error:
@@ -53,9 +53,8 @@ class DirectoryReleaseService:
     def _read_revision(
         self, revision: str, profile_names: Collection[str] | None
     ) -> Iterator[FetchedManifest | RejectedManifest]:
-        root = self._resolved_root()
         try:
-            folder = self._inside(root, root / revision)
+            folder = _inside(self._root, self._root / revision)
             names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(_SUFFIXES))
         except (OSError, Unavailable) as error:
             yield RejectedManifest(revision=revision, name="", error=Unavailable(f"revision {revision!r}: {error}"))
@@ -64,39 +63,51 @@ class DirectoryReleaseService:
             if profile_names is not None and name.removesuffix(".yaml").removesuffix(".yml") not in profile_names:
                 continue
             try:
-                yield FetchedManifest(revision=revision, name=name, text=self._read_file(root, folder / name))
+                yield FetchedManifest(revision=revision, name=name, text=_read_manifest(self._root, folder / name))
             except EdgeDay2Error as error:
                 yield RejectedManifest(revision=revision, name=name, error=error)
 
-    def _resolved_root(self) -> Path:
-        try:
-            return self._root.resolve(strict=True)
-        except (OSError, RuntimeError) as error:
-            raise Unavailable(f"Release Service folder {self._root}: {error}") from error
 
-    def _inside(self, root: Path, path: Path) -> Path:
-        """Return what `path` leads to, which must be inside `root`."""
-        try:
-            resolved = path.resolve(strict=True)
-        except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
-            raise Unavailable(f"{path.name}: {error}") from error
-        if not resolved.is_relative_to(root):
-            raise Unavailable(f"{path.name} leads out of the Release Service folder {self._root}")
-        return resolved
+def _resolved(root: Path) -> Path:
+    try:
+        return root.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise Unavailable(f"Release Service folder {root}: {error}") from error
 
-    def _read_file(self, root: Path, path: Path) -> str:
-        resolved = self._inside(root, path)
-        try:
-            descriptor = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-            with os.fdopen(descriptor, "rb") as file:
-                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise Unavailable(f"{path.name} isn't a regular file")
-                content = file.read(_MAX_BYTES + 1)
-        except OSError as error:
-            raise Unavailable(f"{path.name}: {error}") from error
-        if len(content) > _MAX_BYTES:
-            raise InvalidProfile("manifest", f"more than {_MAX_BYTES} bytes", f"at most {_MAX_BYTES} bytes")
-        try:
-            return content.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InvalidProfile("manifest", content[error.start : error.start + 8], "UTF-8 text") from error
+
+def _inside(root: Path, path: Path) -> Path:
+    """Return what `path` leads to, which must be inside `root`."""
+    try:
+        resolved = path.resolve(strict=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        raise Unavailable(f"{path.name}: {error}") from error
+    if not resolved.is_relative_to(_resolved(root)):
+        raise Unavailable(f"{path.name} leads out of the Release Service folder {root}")
+    return resolved
+
+
+def read_inside(root: Path, path: Path, *, at_most: int) -> bytes:
+    """Return the first `at_most` bytes of a regular file at `path`, which is in the folder `root`.
+
+    Raises:
+        Unavailable: it can't be read, isn't a regular file, or leads out of the folder.
+    """
+    resolved = _inside(root, path)
+    try:
+        descriptor = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Unavailable(f"{path.name} isn't a regular file")
+            return file.read(at_most)
+    except OSError as error:
+        raise Unavailable(f"{path.name}: {error}") from error
+
+
+def _read_manifest(root: Path, path: Path) -> str:
+    content = read_inside(root, path, at_most=_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise InvalidProfile("manifest", f"more than {_MAX_BYTES} bytes", f"at most {_MAX_BYTES} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidProfile("manifest", content[error.start : error.start + 8], "UTF-8 text") from error

@@ -1,7 +1,7 @@
 """A Release Service in an OCI registry: one repository per profile, one tag per revision, the manifest as first layer.
 
 This is how the original system publishes its OS profiles (`oras push <registry>/<repository>/<profile>:<revision>`).
-What lives here: which repository, tag and layer. What never will: HTTP (registry.py) and what a manifest says.
+What lives here: which repository, tag and layer. What never will: HTTP (http_reader.py) and what a manifest says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 from attrs import frozen
 
 from edge_day2.adapters.release_service.download_cache import DownloadCache, KnownTag, check_digest
-from edge_day2.adapters.release_service.registry import Registry, RegistryLimits
+from edge_day2.adapters.release_service.http_reader import HttpReader, ReadLimits
 from edge_day2.domain.profiles import MAX_MANIFEST_CHARACTERS
 from edge_day2.domain.revisions import REVISION, check_revision, revision_order, select_revisions
 from edge_day2.errors import (
@@ -93,7 +93,7 @@ class OciReleaseService:
         allowed_hosts: Iterable[str] = (),
         ca_bundle: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | None = None,
-        limits: RegistryLimits = RegistryLimits(),  # noqa: B008  # frozen
+        limits: ReadLimits = ReadLimits(),  # noqa: B008  # frozen
     ) -> None:
         if _REPOSITORY.fullmatch(repository) is None:
             raise InvalidValue("repository", repository, "a repository's name, parts of lower-case letters and digits")
@@ -103,7 +103,7 @@ class OciReleaseService:
         self._repository = repository
         self._profiles = None if profiles is None else tuple(sorted(set(profiles)))
         self._cache = None if cache is None else DownloadCache(Path(cache))
-        self._registry = Registry(
+        self._registry = HttpReader(
             base_url,
             token_file=None if token_file is None else Path(token_file),
             allowed_hosts=allowed_hosts,

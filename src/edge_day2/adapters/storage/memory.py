@@ -31,6 +31,7 @@ from edge_day2.domain.resources import (
     ScheduleResource,
     Site,
     check_unused,
+    without_lists,
 )
 from edge_day2.domain.statuses import StatusIndicator
 from edge_day2.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidResource, NotFound, StorageError
@@ -159,21 +160,21 @@ class MemoryUnitOfWork:
         schedules = tuple(sorted(targeting, key=lambda schedule: schedule.resource_id))
         if instance is None:
             return nothing_installed(host, schedules)
-        current = self.get(OSResource, tenant_id, instance.current_os_id)
+        current = without_lists(self.get(OSResource, tenant_id, instance.current_os_id))
         policy_id = instance.os_update_policy_id
         run_id = self._now().unique.get((tenant_id, "open run of instance", instance.resource_id))
-        profile_os = []
+        profile_os: list[OSResource] = []
         if instance.os_type is OSType.IMMUTABLE:
             profile_os = self._group(OSResource, tenant_id, "profile", current.profile_name)
         return ReportContext(
             host=host,
             instance=instance,
             current_os=current,
-            desired_os=self.get(OSResource, tenant_id, instance.desired_os_id),
+            desired_os=without_lists(self.get(OSResource, tenant_id, instance.desired_os_id)),
             policy=None if policy_id is None else self.get(OSUpdatePolicy, tenant_id, policy_id),
             open_run=None if run_id is None else self.get(OSUpdateRun, tenant_id, run_id),
             schedules=schedules,
-            profile_os=tuple(profile_os),
+            profile_os=tuple(map(without_lists, profile_os)),
         )
 
     def report_contexts(self, tenant_id: str, guids: Collection[str]) -> dict[str, ReportContext]:

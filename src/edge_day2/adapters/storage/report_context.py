@@ -44,6 +44,7 @@ from edge_day2.adapters.storage.schema import (
 )
 from edge_day2.domain.maintenance import ReportContext, nothing_installed
 from edge_day2.domain.resources import (
+    LISTS,
     Host,
     Instance,
     OSResource,
@@ -102,6 +103,7 @@ def _among_of_postgresql(element: Among, compiler: Any, **options: Any) -> str:
     return f"{column} = ANY (ARRAY{values})"
 
 
+_NOTHING: Final[ColumnElement[Any]] = literal_column("''")
 TENANT_ID: Final = bindparam("tenant_id", type_=Text())
 _GUID: Final = bindparam("guid", type_=Text())
 _HERE: Final = (HOST.c.tenant_id == TENANT_ID, func.lower(HOST.c.guid) == _GUID)
@@ -110,7 +112,9 @@ _HERE: Final = (HOST.c.tenant_id == TENANT_ID, func.lower(HOST.c.guid) == _GUID)
 def rows_of(table: Table, source: FromClause) -> Select[Any]:
     """Select the rows of `table` in what `source` joins."""
     name: Label[Any] = literal_column(f"'{table.name}'").label("source")
-    content: Label[Any] = _JsonArray(*table.columns).label("content")
+    # Lists of CVEs have half a million characters, and no answer needs them.
+    columns = [_NOTHING if table is OS_RESOURCE and column.name in LISTS else column for column in table.columns]
+    content: Label[Any] = _JsonArray(*columns).label("content")
     return select(name, content).select_from(source)
 
 

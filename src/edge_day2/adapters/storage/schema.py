@@ -84,6 +84,8 @@ OS_RESOURCE: Final = Table(
     _text("update_sources"),
     _text("update_packages"),
     _text("kernel_command_line"),
+    # With a default: it came with v0002, when there were rows.
+    Column("installed_packages", _TEXT, nullable=False, server_default=""),
     Index("os_resource_identity", "tenant_id", "profile_name", "image_id", unique=True),
 )
 

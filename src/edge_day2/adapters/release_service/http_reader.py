@@ -1,10 +1,9 @@
-"""Reading from an OCI registry over HTTP, with suspicion: sizes, redirects, digests, tokens.
+"""Reading from a registry or a file server over HTTP, with suspicion: sizes, redirects, tokens, times.
 
-What lives here: one request and everything that may go wrong with it. What never will: what a tag or a layer means
-(oci.py).
+What lives here: one request and everything that may go wrong with it. What never will: what a tag, a layer or a file
+means (oci.py, http_files.py).
 
-Protocol: OCI Distribution Specification 1.1 (tags, manifests, blobs), and the token handshake that registries share
-(`WWW-Authenticate: Bearer realm=…`), anonymous.
+Registries share a token handshake (`WWW-Authenticate: Bearer realm=…`); it is made without a password.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _CHALLENGE: Final = re.compile(r"bearer\s+(.*)", re.IGNORECASE | re.DOTALL)
 
 @frozen(kw_only=True)
 class Answer:
-    """What the registry said. `content` is empty where `status` is 304: it is still what it was."""
+    """What the server said. `content` is empty where `status` is 304: it is still what it was."""
 
     status: int
     content: bytes
@@ -49,13 +48,13 @@ class Answer:
 
 
 @frozen(kw_only=True)
-class RegistryLimits:
-    """How long a registry may take, and how often it is asked.
+class ReadLimits:
+    """How long a server may take, and how often it is asked.
 
     Attributes:
         attempts: of one request, the first included.
         first_wait_seconds: before the second attempt at most; doubles with each further one. Waits are random.
-        longest_wait_seconds: between two attempts at most, also where the registry asks for more.
+        longest_wait_seconds: between two attempts at most, also where the server asks for more.
         connect_seconds: until a connection stands.
         silence_seconds: without a byte.
         deadline_seconds: of one attempt in all, so that a trickle ends too.
@@ -70,22 +69,22 @@ class RegistryLimits:
 
 
 class _TryAgain(Unavailable):
-    """The registry has no time; `after_seconds` is what it asks for, None where it says nothing."""
+    """The server has no time; `after_seconds` is what it asks for, None where it says nothing."""
 
     def __init__(self, text: str, after_seconds: float | None = None) -> None:
         super().__init__(text)
         self.after_seconds = after_seconds
 
 
-class Registry:
-    """One OCI registry. Safe to use from several threads, which take turns.
+class HttpReader:
+    """One server. Safe to use from several threads, which take turns.
 
     Args:
-        base_url: the registry's address, `https://registry.example.org` for example.
-        token_file: holds a bearer token that the registry takes as it is; it is read for every request. None:
-            anonymous, with the registry's own token service where it asks for that.
-        allowed_hosts: other hosts, `host` or `host:port`, that the registry may redirect to, and where its token
-            service may be. A token file's token is never sent there.
+        base_url: the server's address, `https://registry.example.org` for example.
+        token_file: holds a bearer token that the server takes as it is; it is read for every request. None: anonymous,
+            with the server's own token service where it asks for that.
+        allowed_hosts: other hosts, `host` or `host:port`, that may be read from, that the server may redirect to, and
+            where its token service may be. A token file's token is never sent there.
         ca_bundle: certificates to believe instead of the system's.
         limits: times and attempts.
 
@@ -100,7 +99,7 @@ class Registry:
         token_file: Path | None = None,
         allowed_hosts: Iterable[str] = (),
         ca_bundle: Path | None = None,
-        limits: RegistryLimits = RegistryLimits(),  # frozen
+        limits: ReadLimits = ReadLimits(),  # frozen
     ) -> None:
         parts = _split(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
@@ -129,23 +128,25 @@ class Registry:
 
     @property
     def base_url(self) -> str:
-        """The registry's address, ending in a slash."""
+        """The server's address, ending in a slash."""
         return self._base
 
     def get(self, path: str, *, at_most: int, accept: str = "*/*", etag: str = "") -> Answer:
-        """Return what lies at `path`, of at most `at_most` bytes. `etag`: what is known already.
+        """Return what lies at `path`, which may be a whole address, of at most `at_most` bytes.
+
+        `etag` says what is known already: where it still is, the answer has status 304 and no content.
 
         Raises:
             NotFound: there is no such thing.
-            Unauthenticated, PermissionDenied: the registry wants another token, or none will do.
-            Unavailable: it can't be reached or has no time, also after several attempts; or leads to a host that isn't
-                allowed.
+            Unauthenticated, PermissionDenied: the server wants another token, or none will do.
+            Unavailable: it can't be reached or has no time, also after several attempts; or `path` or a redirect leads
+                to a host that isn't allowed.
             Internal: its answer breaks the protocol or is too large.
         """
         headers = {"Accept": accept, **({"If-None-Match": etag} if etag else {})}
         url = _joined(self._base, path)
-        if _split(url)[:2] != self._home:
-            raise Internal(f"{shown(url)} isn't on {self._base}")
+        if not self._may_lead_to(url):
+            raise Unavailable(f"{shown(url)} is neither on {self._base} nor on an allowed host")
         with self._turn:
             answer: Answer = self._retrying(self._attempt, url, headers, at_most)
         return answer
@@ -171,10 +172,10 @@ class Registry:
 
     def _attempt(self, url: str, headers: Mapping[str, str], at_most: int) -> Answer:
         scope = _scope(url)
-        answer = self._follow(url, {**headers, **self._authorization(scope)}, at_most)
+        answer = self._follow(url, headers, self._authorization(scope), at_most)
         if answer.status == 401 and self._token_file is None:
             self._fetch_token(scope, answer.headers.get("WWW-Authenticate", ""))
-            answer = self._follow(url, {**headers, **self._authorization(scope)}, at_most)
+            answer = self._follow(url, headers, self._authorization(scope), at_most)
         _raise_for(answer, url)
         return answer
 
@@ -184,16 +185,15 @@ class Registry:
         token, until = self._tokens.get(scope, ("", 0.0))
         return {"Authorization": f"Bearer {token}"} if time.monotonic() < until else {}
 
-    def _follow(self, url: str, headers: dict[str, str], at_most: int) -> Answer:
+    def _follow(self, url: str, headers: Mapping[str, str], secret: Mapping[str, str], at_most: int) -> Answer:
         for _ in range(_MOST_REDIRECTS):
-            answer = self._read(url, headers, at_most)
+            at_home = _split(url)[:2] == self._home
+            answer = self._read(url, {**headers, **secret} if at_home else headers, at_most)
             if answer.status not in _REDIRECTS:
                 return answer
             url = _joined(url, answer.headers.get("Location", ""))
             if not self._may_lead_to(url):
                 raise Unavailable(f"{self._base} leads to {shown(url)}, which isn't on an allowed host")
-            if _split(url)[:2] != self._home:
-                headers = {name: value for name, value in headers.items() if name != "Authorization"}
         raise Internal(f"{self._base}: more than {_MOST_REDIRECTS} redirects")
 
     def _may_lead_to(self, url: str) -> bool:
