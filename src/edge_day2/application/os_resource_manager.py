@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
-from itertools import islice
 from typing import Final
 
 from attrs import evolve, frozen
@@ -22,16 +20,14 @@ from edge_day2.domain.linking import (
     CreateOSResource,
     DiscoveredProfile,
     ImageConflict,
-    LinkDesiredOS,
     LinkingMode,
     LinkingPlan,
     PatchOSResource,
-    SkippedInstance,
     SkipReason,
     plan_linking,
 )
 from edge_day2.domain.profiles import OSProfile
-from edge_day2.domain.resources import Instance, OSResource, OSType
+from edge_day2.domain.resources import Link, OSResource, OSType
 from edge_day2.domain.revisions import check_revision
 from edge_day2.domain.software_lists import cve_list, oval_cve_list, package_list
 from edge_day2.errors import (
@@ -50,7 +46,7 @@ from edge_day2.ports.release_service import RejectedManifest, ReleaseService
 # Every repetition means that somebody else made progress; several managers at once need two.
 _ATTEMPTS: Final = 5
 # Long enough to share the cost of a commit, short enough that a status report never waits long for the database.
-_BATCH: Final = 500
+_BATCH: Final = 5000
 # Ubuntu's longest OVAL document has some 500 MB, of which a piece at a time is in memory.
 _LARGEST_OVAL: Final = 2 << 30
 _LARGEST_JSON: Final = 16 << 20
@@ -166,7 +162,7 @@ class OSResourceManager:
         linked: Counter[str] = Counter()
         skipped: Counter[SkipReason] = Counter()
         if plan.targets:
-            self._link_all(tenant_id, plan, linked, skipped)
+            linked, skipped = self._link_all(tenant_id, plan)
         return ReconcileReport(
             tenant_id=tenant_id,
             revision=self._revision,
@@ -213,58 +209,52 @@ class OSResourceManager:
                 written[type(change)].append(new.resource_id)
         return failed
 
-    def _link_all(self, tenant_id: str, plan: LinkingPlan, linked: Counter[str], skipped: Counter[SkipReason]) -> None:
-        # The reading transaction stays open beside the writing ones: one pass over a million instances, of which one
-        # batch is in memory.
-        with self._inventory.reading() as read:
-            links = self._wanted(plan.links(read.all(Instance, tenant_id)), skipped)
-            while batch := list(islice(links, self._batch_size)):
-                linked += self._link(tenant_id, plan, batch)
-
-    @staticmethod
-    def _wanted(
-        decisions: Iterator[LinkDesiredOS | SkippedInstance], skipped: Counter[SkipReason]
-    ) -> Iterator[LinkDesiredOS]:
-        for decision in decisions:
-            if isinstance(decision, SkippedInstance):
-                skipped[decision.reason] += 1
-            else:
-                yield decision
-
-    def _link(self, tenant_id: str, plan: LinkingPlan, batch: list[LinkDesiredOS]) -> Counter[str]:
-        """Store one batch of links in one transaction; return how many for each OS Resource."""
-        try:
-            with self._inventory.writing() as write:
-                write.replace_all((link.instance, link.linked()) for link in batch)
-            return Counter(link.desired.resource_id for link in batch)
-        except _OVERTAKEN:
-            return self._link_anew(tenant_id, plan, [link.instance.resource_id for link in batch])
-
-    def _link_anew(self, tenant_id: str, plan: LinkingPlan, instance_ids: list[str]) -> Counter[str]:
-        """Store a batch that was overtaken: decide again from what is stored now."""
-        for _ in range(_ATTEMPTS - 1):
-            with suppress(Conflict):
-                return self._link_as_stored(tenant_id, plan, instance_ids)
-        return self._link_as_stored(tenant_id, plan, instance_ids)
-
-    def _link_as_stored(self, tenant_id: str, plan: LinkingPlan, instance_ids: list[str]) -> Counter[str]:
+    def _link_all(self, tenant_id: str, plan: LinkingPlan) -> tuple[Counter[str], Counter[SkipReason]]:
+        """Link every instance that is due; return how many for each OS Resource, and how many kept theirs, and why."""
         linked: Counter[str] = Counter()
-        with self._inventory.writing() as write:
-            for instance_id in instance_ids:
-                try:
-                    instance = write.get(Instance, tenant_id, instance_id)
-                except NotFound:
-                    continue  # deleted in the meantime
-                link = plan.link(instance)
-                if isinstance(link, SkippedInstance):
-                    continue
-                try:
-                    write.replace(instance, link.linked())
-                except NotFound as error:
-                    desired = link.desired.resource_id
-                    raise Conflict(f"OS Resource {desired!r} was deleted while instances were linked to it") from error
-                linked[link.desired.resource_id] += 1
-        return linked
+        due, skipped = self._due(tenant_id, plan)
+        for _ in range(_ATTEMPTS):
+            before = linked.total()
+            for link, desired in due.items():
+                linked[desired] += self._link(tenant_id, link, desired)
+            # Others held some of them, or linked them down just now.
+            due, _ = self._due(tenant_id, plan)
+            if not due or linked.total() == before:
+                break
+        return +linked, skipped
+
+    def _due(self, tenant_id: str, plan: LinkingPlan) -> tuple[dict[Link, str], Counter[SkipReason]]:
+        due: dict[Link, str] = {}
+        skipped: Counter[SkipReason] = Counter()
+        with self._inventory.reading() as read:
+            for link, count in read.links(tenant_id).items():
+                verdict = plan.judge(link)
+                if isinstance(verdict, SkipReason):
+                    skipped[verdict] += count
+                else:
+                    due[link] = verdict.resource_id
+        return due, skipped
+
+    def _link(self, tenant_id: str, link: Link, desired_os_id: str) -> int:
+        """Relink the instances with one link, batch by batch; return how many it was."""
+        count = 0
+        while batch := self._link_batch(tenant_id, link, desired_os_id):
+            count += batch
+        return count
+
+    def _link_batch(self, tenant_id: str, link: Link, desired_os_id: str) -> int:
+        for attempt in range(_ATTEMPTS + 1):
+            try:
+                with self._inventory.writing() as write:
+                    return write.relink(tenant_id, link, desired_os_id, at_most=self._batch_size)
+            except NotFound as error:
+                raise Conflict(
+                    f"OS Resource {desired_os_id!r} was deleted while instances were linked to it"
+                ) from error
+            except Conflict:
+                if attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError
 
 
 class _Lists:

@@ -27,7 +27,7 @@ import attrs
 from attrs import field, frozen
 
 from edge_day2.domain.profiles import OSProfile
-from edge_day2.domain.resources import Instance, OSResource, OSType, link_desired_os, patch_os_resource
+from edge_day2.domain.resources import Instance, Link, OSResource, OSType, link_desired_os, patch_os_resource
 
 # What a manifest says and may say differently later. The other fields that it says belong to the image.
 _PATCHED: Final = (
@@ -144,7 +144,7 @@ class LinkingPlan:
     conflicts: tuple[ImageConflict, ...]
     targets: tuple[OSResource, ...]
     _resources: Mapping[str, OSResource] = field(repr=False)
-    _verdicts: dict[tuple[str, str], OSResource | SkipReason] = field(factory=dict, repr=False, eq=False, init=False)
+    _verdicts: dict[Link, OSResource | SkipReason] = field(factory=dict, repr=False, eq=False, init=False)
 
     def links(self, instances: Iterable[Instance]) -> Iterator[LinkDesiredOS | SkippedInstance]:
         """Yield the decision about each instance, in their order, holding none of them."""
@@ -152,24 +152,28 @@ class LinkingPlan:
 
     def link(self, instance: Instance) -> LinkDesiredOS | SkippedInstance:
         """Return what becomes of one instance's desired OS."""
-        if instance.os_type is OSType.MUTABLE:
-            return SkippedInstance(instance.resource_id, SkipReason.MUTABLE)
-        key = instance.current_os_id, instance.desired_os_id
-        # Instances are many, pairs of OS Resources few.
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            verdict = self._verdicts[key] = self._judge(*key)
+        verdict = self.judge(Link(instance.os_type, instance.current_os_id, instance.desired_os_id))
         if isinstance(verdict, SkipReason):
             return SkippedInstance(instance.resource_id, verdict)
         return LinkDesiredOS(instance, self._resources[instance.current_os_id], verdict)
+
+    def judge(self, link: Link) -> OSResource | SkipReason:
+        """Return the OS Resource that instances with this link should get, or why they keep theirs."""
+        # Instances are many, links few.
+        verdict = self._verdicts.get(link)
+        if verdict is None:
+            verdict = self._verdicts[link] = self._judge(link)
+        return verdict
 
     def without(self, resource_ids: frozenset[str]) -> LinkingPlan:
         """Return the plan without the targets among `resource_ids`."""
         kept = tuple(target for target in self.targets if target.resource_id not in resource_ids)
         return attrs.evolve(self, targets=kept)
 
-    def _judge(self, current_id: str, desired_id: str) -> OSResource | SkipReason:
-        current, desired = self._resources.get(current_id), self._resources.get(desired_id)
+    def _judge(self, link: Link) -> OSResource | SkipReason:
+        if link.os_type is OSType.MUTABLE:
+            return SkipReason.MUTABLE
+        current, desired = self._resources.get(link.current_os_id), self._resources.get(link.desired_os_id)
         if current is None or desired is None:
             return SkipReason.UNKNOWN_OS
         wanted = _group(current)

@@ -260,6 +260,15 @@ class Instance:
             )
 
 
+@frozen
+class Link:
+    """What many instances have in common: the kind of OS, which one they run, and which one they should."""
+
+    os_type: OSType
+    current_os_id: str
+    desired_os_id: str
+
+
 @frozen(kw_only=True)
 class ScheduleTarget:
     """Where a schedule is attached; it applies to everything below."""
@@ -368,6 +377,16 @@ def link_desired_os(instance: Instance, current: OSResource, desired: OSResource
     """
     check_link(instance, current, desired)
     return attrs.evolve(instance, desired_os_id=desired.resource_id)
+
+
+def check_relinkable(link: Link) -> None:
+    """Refuse to give another desired OS to instances that have `link`.
+
+    Raises:
+        ImmutableLinkError: it is the link of a mutable OS.
+    """
+    if link.os_type is OSType.MUTABLE:
+        raise ImmutableLinkError(f"instances that run {link.current_os_id!r} are patched in place, never linked")
 
 
 def without_lists(resource: OSResource) -> OSResource:

@@ -22,6 +22,7 @@ from edge_day2.domain.maintenance import ReportContext
 from edge_day2.domain.resources import (
     Host,
     Instance,
+    Link,
     OSUpdateRun,
     Resource,
 )
@@ -133,6 +134,22 @@ class UnitOfWork(Protocol):
 
     def runs_of_instance(self, tenant_id: str, instance_id: str) -> tuple[OSUpdateRun, ...]:
         """Return the instance's update runs, newest first; of two that started at once, the higher id first."""
+        ...
+
+    def links(self, tenant_id: str) -> Mapping[Link, int]:
+        """Return how many instances have each link. The cost grows with the instances, the answer doesn't."""
+        ...
+
+    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
+        """Give another desired OS to instances that have `link`, `at_most` of them; return how many it was.
+
+        Those that another transaction is changing may be left out. Fewer than `at_most` are no sign that none is left.
+
+        Raises:
+            NotFound: there is no such OS Resource.
+            ImmutableLinkError: it is the link of a mutable OS.
+            Conflict: another transaction changed some of them; nothing is stored, repeat the transaction.
+        """
         ...
 
     def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:

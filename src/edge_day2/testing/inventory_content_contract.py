@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edge_day2.domain.resources import (
     Host,
     Instance,
+    Link,
     OSResource,
     OSType,
     OSUpdateRun,
@@ -30,6 +31,7 @@ from edge_day2.domain.statuses import InventoryStatus, UpdateRecord
 from edge_day2.errors import (
     AlreadyExists,
     FailedPrecondition,
+    ImmutableLinkError,
     InvalidResource,
     NotFound,
 )
@@ -165,6 +167,53 @@ class InventoryContentContract:
             assert unit.tenants() == ("tenant-Z", "tenant-a", "tenant-é")
             unit.delete(region)
             assert unit.tenants() == ("tenant-Z", "tenant-a")
+
+    # Links
+
+    def test_links_are_counted_by_what_instances_run_and_should(self, inventory: Inventory, fleet: Fleet) -> None:
+        ubuntu = evolve(fleet.old_os, resource_id="os-ubuntu", os_type=OSType.MUTABLE, profile_name="ubuntu")
+        hosts = [evolve(fleet.host, resource_id=f"host-{n}", guid=f"{n:08}{OTHER_GUID[8:]}") for n in (2, 3)]
+        alike = evolve(fleet.instance, resource_id="instance-3", host_id="host-3")
+        store(inventory, ubuntu, *hosts, _instance(2, ubuntu), alike)
+        store(inventory, *plain_fleet("tenant-b").resources)
+        with inventory.reading() as unit:
+            assert unit.links(TENANT) == {
+                Link(OSType.IMMUTABLE, fleet.old_os.resource_id, fleet.new_os.resource_id): 2,
+                Link(OSType.MUTABLE, "os-ubuntu", "os-ubuntu"): 1,
+            }
+            assert unit.links("tenant-c") == {}
+
+    def test_relinking_changes_the_desired_os_of_those_that_have_the_link(
+        self, inventory: Inventory, fleet: Fleet
+    ) -> None:
+        hosts = [evolve(fleet.host, resource_id=f"host-{n}", guid=f"{n:08}{OTHER_GUID[8:]}") for n in (2, 3, 4)]
+        alike = [evolve(fleet.instance, resource_id=f"instance-{n}", host_id=f"host-{n}") for n in (2, 3)]
+        other = evolve(fleet.instance, resource_id="instance-4", host_id="host-4", desired_os_id="os-old")
+        store(inventory, *hosts, *alike, other, *plain_fleet("tenant-b").resources)
+        link = Link(OSType.IMMUTABLE, fleet.old_os.resource_id, fleet.new_os.resource_id)
+        with inventory.writing() as unit:
+            assert unit.relink(TENANT, link, "os-old", at_most=2) == 2
+            assert unit.links(TENANT)[link] == 1
+            assert unit.relink(TENANT, link, "os-old", at_most=2) == 1
+            assert unit.relink(TENANT, link, "os-old", at_most=2) == 0
+        with inventory.reading() as unit:
+            for instance in (fleet.instance, *alike, other):
+                assert unit.get(Instance, TENANT, instance.resource_id) == evolve(instance, desired_os_id="os-old")
+            assert unit.links("tenant-b") == {link: 1}
+
+    def test_relinking_to_nothing_is_refused_and_changes_nothing(self, inventory: Inventory, fleet: Fleet) -> None:
+        link = Link(OSType.IMMUTABLE, fleet.old_os.resource_id, fleet.new_os.resource_id)
+        with inventory.writing() as unit:
+            for nothing in ("os-9", "\0"):
+                with pytest.raises(NotFound):
+                    unit.relink(TENANT, link, nothing, at_most=10)
+            with pytest.raises(NotFound):
+                unit.relink("tenant-c", link, "os-old", at_most=10)
+            with pytest.raises(ImmutableLinkError):
+                unit.relink(TENANT, Link(OSType.MUTABLE, "os-old", "os-old"), "os-new", at_most=10)
+            assert unit.links(TENANT) == {link: 1}
+        with inventory.reading() as unit, pytest.raises(FailedPrecondition):
+            unit.relink(TENANT, link, "os-old", at_most=10)
 
     # The context of a report
 

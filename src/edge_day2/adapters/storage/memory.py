@@ -7,13 +7,15 @@ and swaps it in when it ends well; so readers never wait, and undoing is forgett
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import islice
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from edge_day2.adapters.storage.persistent import PersistentMap
 from edge_day2.adapters.storage.references import Kind, references, unique_key
@@ -22,6 +24,7 @@ from edge_day2.domain.maintenance import ReportContext, nothing_installed
 from edge_day2.domain.resources import (
     Host,
     Instance,
+    Link,
     OSResource,
     OSType,
     OSUpdatePolicy,
@@ -30,6 +33,7 @@ from edge_day2.domain.resources import (
     Resource,
     ScheduleResource,
     Site,
+    check_relinkable,
     check_unused,
     without_lists,
 )
@@ -64,6 +68,10 @@ def _groups(resource: Resource) -> Iterator[tuple[object, ...]]:
         yield tenant, "profile", resource.profile_name
     if isinstance(resource, Instance) and _underway(resource):
         yield tenant, "underway"
+
+
+def _link(instance: Instance) -> Link:
+    return Link(instance.os_type, instance.current_os_id, instance.desired_os_id)
 
 
 def _underway(instance: Instance) -> bool:
@@ -135,6 +143,14 @@ class MemoryUnitOfWork:
         """See `UnitOfWork.runs_of_instance`."""
         runs = self._group(OSUpdateRun, tenant_id, Instance, instance_id)
         return tuple(sorted(runs, key=lambda run: (run.start_time, run.resource_id), reverse=True))
+
+    def links(self, tenant_id: str) -> Counter[Link]:
+        """See `UnitOfWork.links`."""
+        return Counter(map(_link, self.all(Instance, tenant_id)))
+
+    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
+        """See `UnitOfWork.relink`."""
+        raise _reading()
 
     def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:
         """See `UnitOfWork.unheard_since`."""
@@ -267,6 +283,15 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
             self._check_unique(new, replacing=True)
         self._check_references(new)
         self._put(old, new)
+
+    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
+        check_relinkable(link)
+        self.get(OSResource, tenant_id, desired_os_id)
+        alike = (instance for instance in self.all(Instance, tenant_id) if _link(instance) == link)
+        chosen = list(islice(alike, at_most))
+        for instance in chosen:
+            self._put(instance, evolve(instance, desired_os_id=desired_os_id))
+        return len(chosen)
 
     def delete(self, resource: Resource) -> None:
         kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id

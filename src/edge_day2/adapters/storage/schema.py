@@ -161,7 +161,7 @@ INSTANCE: Final = Table(
     _refers("os_update_policy_id", "os_update_policy"),
     CheckConstraint("os_type <> 'MUTABLE' OR current_os_id = desired_os_id", name="mutable_link"),
     Index("instance_host", "tenant_id", "host_id", unique=True),
-    Index("instance_current_os", "tenant_id", "current_os_id"),
+    Index("instance_links", "tenant_id", "current_os_id", "desired_os_id", "os_type"),
     Index("instance_desired_os", "tenant_id", "desired_os_id"),
     Index("instance_policy", "tenant_id", "os_update_policy_id"),
 )

@@ -22,7 +22,17 @@ from edge_day2.adapters.storage.report_contexts import read_report_contexts
 from edge_day2.adapters.storage.rows import Plain, shape_of, to_microseconds
 from edge_day2.adapters.storage.storable import check_storable, is_text
 from edge_day2.domain.maintenance import ReportContext
-from edge_day2.domain.resources import Host, Instance, OSUpdateRun, Resource, check_unused
+from edge_day2.domain.resources import (
+    Host,
+    Instance,
+    Link,
+    OSResource,
+    OSType,
+    OSUpdateRun,
+    Resource,
+    check_relinkable,
+    check_unused,
+)
 from edge_day2.errors import (
     AlreadyExists,
     Conflict,
@@ -144,6 +154,15 @@ class SqlUnitOfWork:
         key = {"tenant_id": tenant_id, "instance_id": instance_id}
         return tuple(map(shape_of(OSUpdateRun).decode, self._rows(statements.RUNS_OF_INSTANCE, key)))
 
+    def links(self, tenant_id: str) -> dict[Link, int]:
+        """See `UnitOfWork.links`."""
+        rows = self._rows(statements.LINKS, {"tenant_id": tenant_id}) if is_text(tenant_id) else ()
+        return {Link(OSType[kind], current, desired): count for kind, current, desired, count in rows}
+
+    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
+        """See `UnitOfWork.relink`."""
+        raise _reading()
+
     def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:
         """See `UnitOfWork.unheard_since`."""
         shape, last_seen, after, full = shape_of(Instance), _LOWEST_NUMBER, "", is_text(tenant_id)
@@ -184,6 +203,10 @@ class SqlUnitOfWork:
     def delete(self, resource: Resource) -> None:
         """See `UnitOfWork.delete`."""
         raise _reading()
+
+
+def _no_os(tenant_id: str, resource_id: str) -> NotFound:
+    return NotFound(f"tenant {tenant_id!r} has no OSResource {resource_id!r}")
 
 
 def _reading() -> FailedPrecondition:
@@ -309,6 +332,23 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             if done.rowcount != len(rows):
                 return False
         return True
+
+    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
+        check_relinkable(link)
+        if not all(map(is_text, (tenant_id, link.current_os_id, link.desired_os_id, desired_os_id))):
+            raise _no_os(tenant_id, desired_os_id)
+        wanted: dict[str, Plain] = {
+            "tenant": tenant_id,
+            "kind": link.os_type.name,
+            "current": link.current_os_id,
+            "desired": link.desired_os_id,
+            "new_desired": desired_os_id,
+            "at_most": at_most,
+        }
+        done = self._change(statements.RELINK, wanted, constrained=True)
+        if done is None or (not done and not self._exists(OSResource, tenant_id, desired_os_id)):
+            raise _no_os(tenant_id, desired_os_id)
+        return done
 
     def delete(self, resource: Resource) -> None:
         kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import ColumnElement
 
 from edge_day2.adapters.storage.references import KINDS, Kind
+from edge_day2.adapters.storage.report_context import Among
 from edge_day2.adapters.storage.rows import shape_of
 from edge_day2.adapters.storage.schema import HOST, INSTANCE, OS_RESOURCE, OS_UPDATE_RUN
 from edge_day2.domain.resources import Host, Instance, OSResource, OSUpdateRun
@@ -107,6 +108,33 @@ RUNS_OF_INSTANCE: Final = (
     select(OS_UPDATE_RUN)
     .where(_of_tenant(OS_UPDATE_RUN), OS_UPDATE_RUN.c.instance_id == bindparam("instance_id"))
     .order_by(OS_UPDATE_RUN.c.start_time.desc(), OS_UPDATE_RUN.c.resource_id.desc())
+)
+
+LINKS: Final = (
+    select(INSTANCE.c.os_type, INSTANCE.c.current_os_id, INSTANCE.c.desired_os_id, func.count())
+    .where(_of_tenant(INSTANCE))
+    .group_by(INSTANCE.c.os_type, INSTANCE.c.current_os_id, INSTANCE.c.desired_os_id)
+)
+
+# Names of parameters that aren't those of columns, which an UPDATE keeps for itself. Locked rows are left out: their
+# writer would make this transaction fail.
+_OF_TENANT: Final = INSTANCE.c.tenant_id == bindparam("tenant")
+_ALIKE: Final = (
+    select(INSTANCE.c.resource_id)
+    .where(
+        _OF_TENANT,
+        INSTANCE.c.current_os_id == bindparam("current"),
+        INSTANCE.c.desired_os_id == bindparam("desired"),
+        INSTANCE.c.os_type == bindparam("kind"),
+    )
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)
+)
+# Among: PostgreSQL may run the subquery of IN several times, each time for other rows.
+RELINK: Final = (
+    update(INSTANCE)
+    .where(_OF_TENANT, Among(INSTANCE.c.resource_id, _ALIKE.scalar_subquery()))
+    .values(desired_os_id=bindparam("new_desired"))
 )
 
 UNHEARD: Final = (

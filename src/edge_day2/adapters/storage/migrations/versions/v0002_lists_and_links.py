@@ -1,4 +1,4 @@
-"""The packages that are installed in an image."""
+"""The packages that are installed in an image; an index of the links of instances."""
 
 from __future__ import annotations
 
@@ -14,5 +14,7 @@ _TEXT: Final = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
-    """Add the column."""
+    """Add the column, and put the index in the place of the one that it covers."""
     op.add_column("os_resource", sa.Column("installed_packages", _TEXT, nullable=False, server_default=""))
+    op.drop_index("instance_current_os", "instance")
+    op.create_index("instance_links", "instance", ["tenant_id", "current_os_id", "desired_os_id", "os_type"])
