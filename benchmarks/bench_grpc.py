@@ -140,14 +140,16 @@ class Load:
     async def run(self, agents: int, seconds: float, *, measured: bool) -> float:
         """Let so many agents report; return reports per second."""
         channels = [self.channel() for _ in range(agents)]
-        await asyncio.gather(*(self._call(channel, self.reports[0]) for channel in channels))
+        await self._call_each(channels)
         count, began = 0, time.perf_counter()
         end = began + seconds
 
         async def agent(number: int, channel: grpc.aio.Channel) -> int:
             draw, done = random.Random(number), 0
+            # A node's reports come one after the other: no two agents speak for one.
+            own = self.reports[number::agents]
             while (start := time.perf_counter()) < end:
-                await self._call(channel, self.reports[draw.randrange(len(self.reports))])
+                await self._call(channel, own[draw.randrange(len(own))])
                 if measured:
                     self.latencies.append(time.perf_counter() - start)
                 done += 1
@@ -162,8 +164,13 @@ class Load:
         """Open so many connections, each with one call made."""
         channels = [self.channel() for _ in range(connections)]
         for start in range(0, connections, 50):
-            await asyncio.gather(*(self._call(channel, self.reports[0]) for channel in channels[start : start + 50]))
+            await self._call_each(channels[start : start + 50])
         return channels
+
+    async def _call_each(self, channels: list[grpc.aio.Channel]) -> None:
+        await asyncio.gather(
+            *(self._call(channel, content) for channel, content in zip(channels, self.reports, strict=False))
+        )
 
     async def _call(self, channel: grpc.aio.Channel, content: bytes) -> bytes:
         call: Any = channel.unary_unary(METHOD)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +36,9 @@ from edge_day2.testing.local_authority import AUDIENCE, LocalAuthority
 TENANT = "11111111-1111-4111-8111-111111111111"
 OTHER_TENANT = "22222222-2222-4222-8222-222222222222"
 METHOD = "/maintmgr.v1.MaintmgrService/PlatformUpdateStatus"
-ONCE = RetryPolicy(attempts=1, deadline_seconds=20)
+# Seconds enough for the slowest of machines: no test waits for these deadlines.
+ONCE = RetryPolicy(attempts=1, deadline_seconds=120)
+PATIENT = ServerLimits(handshake_seconds=120, seconds_per_report=120)
 
 
 def guid(number: int) -> str:
@@ -96,9 +98,11 @@ IDLE = says(UpdateStatusType.UP_TO_DATE)
 class RunningServer:
     """A server in a thread. `link` gives an agent's way to it."""
 
-    def __init__(self, port: int, authority: LocalAuthority) -> None:
+    def __init__(self, port: int, authority: LocalAuthority, end: Callable[[], None]) -> None:
         self.port = port
         self.authority = authority
+        self.end = end
+        """Tell the server to end, as the end of the block does."""
 
     def link(self, *, token: str | None = None, retry: RetryPolicy = ONCE, tls: ClientTls | None = None) -> GrpcLink:
         """Return a link with a token (default: a good one) to the server's port."""
@@ -113,7 +117,7 @@ def running(
     authority: LocalAuthority,
     *,
     tls: ServerTls | None = None,
-    limits: ServerLimits = ServerLimits(),  # noqa: B008  # frozen
+    limits: ServerLimits = PATIENT,
     port: int = 0,
     reflection: bool = False,
     shared_port: bool = False,
@@ -153,15 +157,18 @@ def running(
             if not found.done():
                 found.set_exception(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield RunningServer(found.result(30), authority)
-    finally:
+    def end() -> None:
         if told.done():
             loop, stop = told.result()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(stop.set)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield RunningServer(found.result(60), authority, end)
+    finally:
+        end()
         thread.join()
 
 

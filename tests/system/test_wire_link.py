@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 from edge_day2 import Instance, MaintenanceManager
 from edge_day2.adapters.clock import SystemClock
-from edge_day2.adapters.grpc import GrpcLink, RetryPolicy
+from edge_day2.adapters.grpc import ClientTls, GrpcLink, RetryPolicy
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.domain.immutable_events import Image
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus
@@ -125,12 +126,55 @@ def test_a_link_finds_a_server_that_came_back(tmp_path: Path) -> None:
                 assert link.platform_update_status(IDLE).os_type is OSType.IMMUTABLE
 
 
+@contextmanager
+def slow_way(port: int, seconds: float) -> Iterator[int]:
+    """Pass one connection on to a port of this machine, its first bytes so much later; yield the port to connect to."""
+
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while content := source.recv(65_536):
+                target.sendall(content)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        near, _ = listening.accept()
+        with near, socket.create_connection(("localhost", port)) as far:
+            time.sleep(seconds)
+            back = threads.submit(carry, far, near)
+            carry(near, far)
+            back.result()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(2) as threads:
+        threads.submit(serve)
+        yield listening.getsockname()[1]
+
+
+def test_a_handshake_over_a_slow_way_is_waited_for(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, slow_way(server.port, 1.5) as port:
+        token = server.authority.token_file(server.authority.token(TENANT))
+        tls = ClientTls(ca=server.authority.ca)
+        with GrpcLink(f"127.0.0.1:{port}", tls=tls, token_file=token, retry=ONCE) as link:
+            assert link.platform_update_status(IDLE).os_type is OSType.IMMUTABLE
+
+
 def test_a_server_that_accepts_and_says_nothing_has_a_deadline() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         target = f"127.0.0.1:{silent.getsockname()[1]}"
         retry = RetryPolicy(attempts=1, deadline_seconds=0.3)
         with GrpcLink(target, tls=None, retry=retry) as link, pytest.raises((DeadlineExceeded, Unavailable)):
             link.platform_update_status(IDLE)
+
+
+def test_a_report_without_encryption_takes_no_way_over_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        with foreign(grpc.StatusCode.NOT_FOUND) as link, pytest.raises(NotFound):
+            link.platform_update_status(IDLE)
+        proxy.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            proxy.accept()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"  \n", b"two words", b"caf\xc3\xa9", b"a\0b"])

@@ -154,10 +154,10 @@ def test_a_server_uses_a_renewed_certificate_for_new_connections_and_keeps_old_o
 
 
 def test_a_crowd_that_connects_at_once_is_let_in(tmp_path: Path) -> None:
-    with serving(tmp_path) as server, ThreadPoolExecutor(100) as crowd:
+    with serving(tmp_path, nodes=100) as server, ThreadPoolExecutor(100) as crowd:
         links = [server.link() for _ in range(100)]
 
-        assert list(crowd.map(outcome, links)) == [OSType.IMMUTABLE] * 100
+        assert list(crowd.map(outcome, links, range(100))) == [OSType.IMMUTABLE] * 100
 
 
 def test_a_link_uses_a_renewed_authority_at_once(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from edge_day2 import InventoryService, MaintenanceManager
 from edge_day2.adapters.clock import SystemClock
-from edge_day2.adapters.grpc import RetryPolicy, ServerLimits
+from edge_day2.adapters.grpc import Caller, JwtAuthenticator, RetryPolicy, ServerLimits
 from edge_day2.adapters.grpc.conversion import encode_request
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
@@ -56,6 +56,9 @@ from wire_server import (
     unary,
 )
 
+# Seconds, on the slowest of machines.
+LONG = 120.0
+
 
 class StandIn(MaintenanceManager):
     """A Maintenance Manager that does what a test says."""
@@ -81,7 +84,7 @@ class Gate(StandIn):
 
     def _wait(self) -> PlatformUpdateStatusResponse:
         self.entered.release()
-        assert self.open.wait(60)
+        assert self.open.wait(LONG)
         return PlatformUpdateStatusResponse(os_type=OSType.MUTABLE)
 
 
@@ -164,6 +167,20 @@ def test_what_fails_inside_is_told_without_its_text(
     assert "password" not in str(told)
 
 
+def test_a_mistake_while_a_caller_is_checked_is_told_without_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(authenticator: JwtAuthenticator, token: str | None) -> Caller:
+        raise ZeroDivisionError("password of the identity provider")
+
+    monkeypatch.setattr(JwtAuthenticator, "authenticate", fail)
+    with serving(tmp_path) as server:
+        told = refusal(server, IDLE)
+
+    assert type(told) is Internal
+    assert str(told) == "INTERNAL: internal error"
+
+
 def test_an_unknown_method_is_unimplemented(tmp_path: Path) -> None:
     with serving(tmp_path) as server, channel_of(server) as opened:
         with pytest.raises(grpc.RpcError) as caught:
@@ -174,30 +191,30 @@ def test_an_unknown_method_is_unimplemented(tmp_path: Path) -> None:
 
 
 def test_one_report_too_many_is_told_to_come_again_while_health_is_still_answered(tmp_path: Path, gate: Gate) -> None:
-    limits = ServerLimits(reports_in_work=2, workers=2)
+    limits = ServerLimits(reports_in_work=2, workers=2, seconds_per_report=LONG)
     with running(gate, LocalAuthority(tmp_path), limits=limits) as server, ThreadPoolExecutor(2) as agents:
-        waiting = [agents.submit(_report, server) for _ in range(2)]
+        waiting = [agents.submit(_report, server, number) for number in range(2)]
         for _ in waiting:
-            assert gate.entered.acquire(timeout=30)
+            assert gate.entered.acquire(timeout=LONG)
 
         assert type(refusal(server, IDLE)) is ResourceExhausted
         assert health_of(server) == health_pb2.HealthCheckResponse.SERVING
 
         gate.open.set()
-        assert [future.result(30) for future in waiting] == [OSType.MUTABLE] * 2
+        assert [future.result(LONG) for future in waiting] == [OSType.MUTABLE] * 2
         assert _report(server) is OSType.MUTABLE
 
 
 def test_an_agent_that_was_told_to_come_again_does(tmp_path: Path, gate: Gate) -> None:
-    retry = RetryPolicy(attempts=100, first_wait_seconds=0.01, longest_wait_seconds=0.05)
-    limits = ServerLimits(reports_in_work=1, workers=1)
+    retry = RetryPolicy(attempts=1000, first_wait_seconds=0.01, longest_wait_seconds=0.05)
+    limits = ServerLimits(reports_in_work=1, workers=1, seconds_per_report=LONG)
     with running(gate, LocalAuthority(tmp_path), limits=limits) as server, ThreadPoolExecutor(2) as agents:
         first = agents.submit(_report, server)
-        assert gate.entered.acquire(timeout=30)
-        second = agents.submit(_report, server, retry)
+        assert gate.entered.acquire(timeout=LONG)
+        second = agents.submit(_report, server, 1, retry)
         gate.open.set()
 
-        assert [first.result(30), second.result(30)] == [OSType.MUTABLE] * 2
+        assert [first.result(LONG), second.result(LONG)] == [OSType.MUTABLE] * 2
 
 
 def test_a_report_that_takes_too_long_is_told_so(tmp_path: Path, gate: Gate) -> None:
@@ -210,12 +227,32 @@ def test_a_report_that_takes_too_long_is_told_so(tmp_path: Path, gate: Gate) -> 
 
 def test_a_server_that_ends_answers_what_it_has_begun(tmp_path: Path, gate: Gate) -> None:
     with ThreadPoolExecutor(1) as agents:
-        with running(gate, LocalAuthority(tmp_path)) as server:
+        limits = ServerLimits(seconds_per_report=LONG, drain_seconds=LONG)
+        with running(gate, LocalAuthority(tmp_path), limits=limits) as server:
             waiting = agents.submit(_report, server)
-            assert gate.entered.acquire(timeout=30)
-            threading.Timer(0.2, gate.open.set).start()
+            assert gate.entered.acquire(timeout=LONG)
+            threading.Timer(1.0, gate.open.set).start()
 
-        assert waiting.result(30) is OSType.MUTABLE
+        assert waiting.result(LONG) is OSType.MUTABLE
+
+
+def test_a_server_that_ends_waits_for_reports_and_not_for_those_who_watch_its_health(
+    tmp_path: Path, gate: Gate
+) -> None:
+    limits = ServerLimits(seconds_per_report=LONG, drain_seconds=3600)
+    with ThreadPoolExecutor(1) as agents, ExitStack() as watching:
+        with running(gate, LocalAuthority(tmp_path), limits=limits) as server:
+            opened = watching.enter_context(channel_of(server))
+            watch: grpc.UnaryStreamMultiCallable[bytes, bytes] = opened.unary_stream("/grpc.health.v1.Health/Watch")
+            states = (health_pb2.HealthCheckResponse.FromString(answer).status for answer in watch(b""))
+            assert next(states) == health_pb2.HealthCheckResponse.SERVING
+            waiting = agents.submit(_report, server)
+            assert gate.entered.acquire(timeout=LONG)
+            server.end()
+            assert next(states) == health_pb2.HealthCheckResponse.NOT_SERVING
+            gate.open.set()
+
+        assert waiting.result(LONG) is OSType.MUTABLE
 
 
 def test_a_port_is_never_shared(tmp_path: Path) -> None:
@@ -302,9 +339,9 @@ def test_a_process_that_is_told_to_end_drains_and_ends_well(tmp_path: Path, numb
     assert process.returncode == 0
 
 
-def _report(server: RunningServer, retry: RetryPolicy = ONCE) -> OSType | None:
+def _report(server: RunningServer, number: int = 0, retry: RetryPolicy = ONCE) -> OSType | None:
     with server.link(retry=retry) as link:
-        return link.platform_update_status(IDLE).os_type
+        return link.platform_update_status(says(UpdateStatusType.UP_TO_DATE, number)).os_type
 
 
 def health_of(server: RunningServer, service: str = "") -> int:

@@ -247,6 +247,15 @@ def test_a_new_kernel_command_line_of_the_same_image_is_done(fleet: Fleet) -> No
     assert fleet.instance(EDGE).update.status is InventoryStatus.DONE
 
 
+def test_what_a_node_says_makes_no_lines_of_its_own_in_the_log(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        fleet.report(EDGE, S.UPDATED, profile_name="edge\nERROR root: forged", os_image_id="9" * 1_000_000)
+
+    (record,) = caplog.records
+    assert "\n" not in record.getMessage()
+    assert len(record.getMessage()) < 400
+
+
 @pytest.mark.parametrize(("profile", "image_id"), [("edge", "9.9.9"), ("another", "3.0.2"), ("", "3.0.2")])
 def test_an_image_that_nobody_knows_is_a_problem_and_the_status_is_recorded(
     fleet: Fleet, caplog: pytest.LogCaptureFixture, profile: str, image_id: str
@@ -254,7 +263,7 @@ def test_an_image_that_nobody_knows_is_a_problem_and_the_status_is_recorded(
     with caplog.at_level(logging.WARNING):
         fleet.report(EDGE, S.UPDATED, profile_name=profile, os_image_id=image_id)
 
-    assert f"installed {profile} {image_id}, of which there is no OS Resource" in caplog.text
+    assert f"installed {profile!r} {image_id!r}, of which there is no OS Resource" in caplog.text
     assert fleet.instance(EDGE).update.status is InventoryStatus.DONE
     assert fleet.instance(EDGE).current_os_id == "os-1"
 

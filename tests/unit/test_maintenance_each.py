@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -16,12 +18,12 @@ from edge_day2.adapters.grpc.report_workers import Refusal
 from edge_day2.adapters.grpc.tokens import Caller
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.maintenance_manager import Report
-from edge_day2.domain.messages import PlatformUpdateStatusResponse
+from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
 from edge_day2.domain.resources import Instance, OSType, OSUpdateRun
 from edge_day2.domain.statuses import UpdateStatusType
 from edge_day2.errors import NotFound, StorageError
 from edge_day2.ports.inventory import Inventory, UnitOfWork
-from wire_server import OTHER_TENANT, TENANT, says, settle
+from wire_server import OTHER_TENANT, TENANT, guid, says, settle
 
 STARTED, IDLE = UpdateStatusType.STARTED, UpdateStatusType.UP_TO_DATE
 
@@ -61,7 +63,7 @@ class Counting:
 @pytest.fixture
 def inventory() -> Iterator[Counting]:
     with open_inventory("memory://") as opened:
-        settle(opened, 3)
+        settle(opened, 11)
         yield Counting(opened)
 
 
@@ -107,6 +109,20 @@ def test_each_report_that_changes_something_is_stored_on_its_own(
         updating = [one for one in unit.all(Instance, TENANT) if one.update.text == "Updating"]
     assert len(runs) == len(updating) == 2
     assert inventory.writes == 3
+
+
+def test_what_a_host_says_after_a_report_that_is_to_be_stored_is_not_judged_by_what_was_before(
+    manager: MaintenanceManager, inventory: Counting
+) -> None:
+    updated = UpdateStatusType.UPDATED
+    manager.answer_each([report(STARTED, 0), report(updated, 0)])
+    manager.answer_each([report(STARTED, 0), report(updated, 0)])
+
+    with inventory.reading() as unit:
+        runs = list(unit.all(OSUpdateRun, TENANT))
+        texts = [one.update.text for one in unit.all(Instance, TENANT) if one.update.text != ""]
+    assert [run.end_time is not None for run in runs] == [True, True]
+    assert "Updating" not in texts
 
 
 def test_an_inventory_that_can_not_be_read_answers_none(manager: MaintenanceManager, inventory: Counting) -> None:
@@ -165,3 +181,50 @@ def test_an_answer_that_can_not_be_said_is_the_servers_mistake(inventory: Counti
 
     assert isinstance(outcome, Refusal)
     assert outcome.code == "INTERNAL"
+
+
+class Slow(MaintenanceManager):
+    """A Maintenance Manager that records STARTED when it is let, and everything else at once."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        super().__init__(inventory, clock=SystemClock())
+        self.entered, self.open = threading.Event(), threading.Event()
+
+    def platform_update_status(
+        self, request: PlatformUpdateStatusRequest, *, tenant: str
+    ) -> PlatformUpdateStatusResponse:
+        if request.update_status.status_type is STARTED:
+            self.entered.set()
+            assert self.open.wait(120)
+        return super().platform_update_status(request, tenant=tenant)
+
+
+def test_a_report_that_a_thread_still_holds_is_never_recorded_after_the_next_one_of_its_host(
+    inventory: Counting,
+) -> None:
+    manager, caller = Slow(inventory), Caller(tenant=TENANT)
+    answers = Answers(manager)
+
+    def say(*reports: PlatformUpdateStatusRequest) -> list[str]:
+        outcomes = answers.answer([(caller, encode_request(one)) for one in reports])
+        return [outcome.code if isinstance(outcome, Refusal) else "" for outcome in outcomes]
+
+    upper = evolve(says(IDLE, 10), host_guid=guid(10).upper())
+    with ThreadPoolExecutor(1) as agents:
+        given_up = agents.submit(say, says(STARTED, 10))
+        assert manager.entered.wait(120)
+
+        meanwhile = say(says(UpdateStatusType.UPDATED, 10), says(IDLE, 1), upper)
+        manager.open.set()
+        assert (meanwhile, given_up.result(120)) == (["ABORTED", "", "ABORTED"], [""])
+    assert say(says(UpdateStatusType.UPDATED, 10), says(IDLE, 10)) == ["", ""]
+    with inventory.reading() as unit:
+        assert [run.end_time is not None for run in unit.all(OSUpdateRun, TENANT)] == [True]
+
+
+def test_a_mistake_leaves_no_host_at_work(inventory: Counting) -> None:
+    answers, content = Answers(Spoiled(inventory, clock=SystemClock())), encode_request(says(STARTED, 1))
+
+    outcomes = [answers.answer([(Caller(tenant=TENANT), content)])[0] for _ in range(2)]
+
+    assert [outcome.code for outcome in outcomes if isinstance(outcome, Refusal)] == ["INTERNAL", "INTERNAL"]

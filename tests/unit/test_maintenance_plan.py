@@ -230,6 +230,12 @@ def test_upgradable_packages_are_kept_until_an_update_or_another_list() -> None:
     assert available_of(after(started, S.UP_TO_DATE, os_update_available="[]")) == "[]"
 
 
+def test_a_list_of_packages_that_is_larger_than_the_inventory_takes_leaves_the_last_one() -> None:
+    listed = after(ubuntu(), S.UP_TO_DATE, os_update_available="x" * 500_000)
+
+    assert available_of(after(listed, S.UP_TO_DATE, os_update_available="y" * 500_001)) == "x" * 500_000
+
+
 @pytest.mark.parametrize("field", ["status_detail", "os_update_available"])
 @pytest.mark.parametrize("text", ["\0", "\ud800"])
 def test_a_text_that_no_database_holds_is_refused(field: str, text: str) -> None:

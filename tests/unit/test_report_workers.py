@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 
-from edge_day2.adapters.grpc.report_workers import Outcome, ReportWorkers
+from edge_day2.adapters.grpc.report_workers import MISTAKE, Outcome, ReportWorkers
 from edge_day2.adapters.grpc.tokens import Caller
 
 CALLER = Caller(tenant="tenant")
@@ -101,3 +101,40 @@ def test_what_was_submitted_before_the_end_is_done() -> None:
         assert len([await outcome for outcome in outcomes]) == 100
 
     assert len(tell(story, threads=3).asked) == 100
+
+
+def test_a_mistake_costs_the_reports_that_meet_it_and_no_worker() -> None:
+    def answer(reports: Sequence[tuple[Caller, bytes]]) -> list[Outcome]:
+        if any(content == b"bad" for _, content in reports):
+            raise ZeroDivisionError
+        return [content.upper() for _, content in reports]
+
+    async def story() -> None:
+        workers = ReportWorkers(answer, 1)
+        outcomes = [await workers.submit(CALLER, content) for content in (b"bad", b"bad", b"good")]
+        assert outcomes == [MISTAKE, MISTAKE, b"GOOD"]
+        assert workers.in_work == 0
+        await workers.close()
+
+    asyncio.run(story())
+
+
+def test_a_worker_takes_no_more_than_so_many_reports_at_a_time() -> None:
+    taken: list[int] = []
+    gate = Gate()
+
+    def answer(reports: Sequence[tuple[Caller, bytes]]) -> list[Outcome]:
+        taken.append(len(reports))
+        return gate.answer(reports)
+
+    async def story() -> None:
+        workers = ReportWorkers(answer, 1)
+        first = workers.submit(CALLER, b"slow")
+        await asyncio.to_thread(gate.entered.acquire)
+        others = [workers.submit(CALLER, b"report") for _ in range(40)]
+        gate.open.set()
+        await asyncio.gather(first, *others)
+        await workers.close()
+
+    asyncio.run(story())
+    assert taken == [1, 16, 16, 8]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -105,7 +108,11 @@ def test_without_any_keys_it_is_said_that_they_are_missing(ring: Ring) -> None:
         ring.knows()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "7", "{}", '{"keys": 7}', '{"keys": [{"kty": "nonsense"}]}', "\0"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "7", "{}", '{"keys": 7}', '{"keys": [7]}', '{"keys": [{"kty": "nonsense"}]}', "\0", "[" * 100_000]
+    + [f'{{"keys": [{{"kty": {kty}, "kid": [], "n": 7}}]}}' for kty in ('"RSA"', "[]", "{}")],
+)
 def test_what_is_no_jwks_document_replaces_no_keys(ring: Ring, content: str) -> None:
     assert ring.knows()
     ring.source.authority.jwks.write_text(content)
@@ -193,3 +200,93 @@ def test_keys_are_loaded_from_a_url(tmp_path: Path) -> None:
 def test_a_redirection_and_a_missing_page_are_no_keys(tmp_path: Path, path: str) -> None:
     with provider(LocalAuthority(tmp_path)) as address, pytest.raises(OSError, match="answers with status"):
         JwksUrl(url=f"{address}{path}").load()
+
+
+def test_a_provider_that_hangs_holds_up_nobody_whose_key_is_known(tmp_path: Path) -> None:
+    hangs = threading.Event()
+
+    class Hanging(Source):
+        def load(self) -> bytes:
+            if self.asked:
+                self.asked += 1
+                assert hangs.wait(120)
+            return super().load()
+
+    async def story() -> None:
+        source, now = Hanging(LocalAuthority(tmp_path)), [0.0]
+        ring = KeyRing(source, patience_seconds=0.05, monotonic=lambda: now[0])
+        assert await ring.key("key-1") is not None
+        now[0] += 1000
+        try:
+            # The first one waits for so long as it has patience, in vain.
+            assert await asyncio.wait_for(ring.key("key-1"), 60) is not None
+            now[0] += 1000
+            assert ring.fresh
+            assert await asyncio.wait_for(ring.key("key-1"), 60) is not None
+            assert await asyncio.wait_for(ring.key("made up"), 60) is None
+        finally:
+            hangs.set()
+        assert source.asked == 2
+
+    asyncio.run(story())
+
+
+def test_a_secret_among_the_keys_is_no_key(tmp_path: Path) -> None:
+    authority = LocalAuthority(tmp_path)
+    document = json.loads(authority.jwks.read_text())
+    secret = {"kty": "oct", "kid": "secret", "alg": "HS256", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlY3JldA"}
+    authority.jwks.write_text(json.dumps({"keys": [secret, *document["keys"]]}))
+    ring = Ring(authority)
+
+    assert not ring.knows("secret")
+    assert ring.knows("key-1")
+
+
+@contextmanager
+def speaking(talk: Callable[[socket.socket, threading.Event], None]) -> Iterator[str]:
+    """Take one connection and say what `talk` does; yield the address."""
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening, ThreadPoolExecutor(1) as threads:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                connection.recv(65_536)
+                talk(connection, ended)
+
+        threads.submit(serve)
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/certs"
+        finally:
+            ended.set()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"]
+)
+def test_a_provider_that_speaks_something_else_is_down(answer: bytes) -> None:
+    with speaking(lambda connection, ended: connection.sendall(answer)) as address, pytest.raises(OSError, match=r"."):
+        JwksUrl(url=address).load()
+
+
+def test_a_provider_that_answers_drop_by_drop_is_down() -> None:
+    def talk(connection: socket.socket, ended: threading.Event) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        while not ended.wait(0.02):
+            connection.sendall(b" ")
+
+    with speaking(talk) as address, pytest.raises(OSError, match=r"takes longer|timed out"):
+        JwksUrl(url=address, timeout_seconds=0.5).load()
+
+
+def test_keys_on_this_machine_are_not_asked_for_through_a_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, forger = LocalAuthority(tmp_path), LocalAuthority(tmp_path / "forger")
+    forged = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + forger.jwks.read_bytes()
+    with provider(authority) as address, speaking(lambda connection, ended: connection.sendall(forged)) as proxy:
+        monkeypatch.setenv("http_proxy", proxy)
+        found = JwksUrl(url=f"{address}/certs").load()
+        socket.create_connection(("127.0.0.1", urlsplit(proxy).port or 0)).close()
+
+    assert found == authority.jwks.read_bytes()

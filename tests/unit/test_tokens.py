@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
+import socket
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge_day2.adapters.grpc import Caller, JwksFile, JwtAuthenticator, SingleTenant
 from edge_day2.errors import InvalidValue, PermissionDenied, RequestError, Unauthenticated, Unavailable
@@ -74,7 +78,10 @@ def test_roles_of_an_unknown_shape_are_no_roles(authority: LocalAuthority, acces
     assert refused(authority, authority.token(TENANT, claims={"realm_access": access})) is Unauthenticated
 
 
-@pytest.mark.parametrize("token", [None, "", "garbage", "a.b.c", "." * 20_000])
+DEEP = base64.urlsafe_b64encode(b"[" * 9_000).decode()
+
+
+@pytest.mark.parametrize("token", [None, "", "garbage", "a.b.c", "." * 20_000, f"{DEEP}.e30.AAAA", "\ud800"])
 def test_no_token_and_no_token_at_all_are_unauthenticated(authority: LocalAuthority, token: str | None) -> None:
     assert refused(authority, token) is Unauthenticated
 
@@ -237,7 +244,62 @@ def test_keys_for_encryption_sign_no_tokens(authority: LocalAuthority) -> None:
     assert refused(authority, authority.token(TENANT)) is Unavailable
 
 
+@pytest.mark.parametrize(("bits", "expected"), [(1024, PermissionDenied), (2048, None)])
+@pytest.mark.filterwarnings("ignore:The RSA key is 1024 bits:jwt.warnings.InsecureKeyLengthWarning")
+def test_a_key_that_can_be_broken_signs_no_tokens(
+    authority: LocalAuthority, bits: int, expected: type[RequestError] | None
+) -> None:
+    key = rsa.generate_private_key(public_exponent=65_537, key_size=bits)
+    public = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    authority.jwks.write_text(json.dumps({"keys": [{**public, "kid": "rsa", "use": "sig", "alg": "RS256"}]}))
+    claims = jwt.decode(authority.token(TENANT), options={"verify_signature": False})
+    token = jwt.encode(claims, key, algorithm="RS256", headers={"kid": "rsa"})
+
+    if expected is None:
+        assert check(authority, token).tenant == TENANT
+    else:
+        assert refused(authority, token) is expected
+
+
 def test_a_single_tenant_believes_everybody() -> None:
     everybody = SingleTenant(tenant=TENANT)
 
     assert everybody.recognize(None) == asyncio.run(everybody.authenticate("x")) == Caller(tenant=TENANT)
+
+
+def test_keys_that_a_token_brings_or_points_to_are_ignored(authority: LocalAuthority, tmp_path: Path) -> None:
+    forger = LocalAuthority(tmp_path / "forger")
+    own = json.loads(forger.jwks.read_text())["keys"][0]
+    claims = jwt.decode(forger.token(TENANT), options={"verify_signature": False})
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        url = f"http://127.0.0.1:{trap.getsockname()[1]}/jwks"
+        for header in ({"jwk": own}, {"jku": url}, {"x5u": url}, {"jku": url, "jwk": own, "kid": "key-1"}):
+            assert refused(authority, forger.sign(claims, headers=header)) is PermissionDenied
+        trap.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+
+
+def test_a_token_that_claims_an_algorithm_and_is_signed_with_a_secret_is_denied(authority: LocalAuthority) -> None:
+    secret = b"secret-secret-secret-secret-secret"
+    document = json.loads(authority.jwks.read_text())
+    oct_key = {"kty": "oct", "kid": "secret", "k": base64.urlsafe_b64encode(secret).decode().rstrip("=")}
+    authority.jwks.write_text(json.dumps({"keys": [*document["keys"], oct_key]}))
+    claims = jwt.decode(authority.token(TENANT), options={"verify_signature": False})
+    for algorithm in ("HS256", "RS256", "ES256"):
+        head = json.dumps({"alg": algorithm, "kid": "secret"}).encode()
+        signed = b".".join(base64.urlsafe_b64encode(part).rstrip(b"=") for part in (head, json.dumps(claims).encode()))
+        mac = base64.urlsafe_b64encode(hmac.digest(secret, signed, "sha256")).rstrip(b"=")
+
+        assert refused(authority, b".".join((signed, mac)).decode()) is PermissionDenied
+
+
+def test_what_is_remembered_of_tokens_is_no_token(authority: LocalAuthority) -> None:
+    async def story() -> None:
+        authenticator, token = lasting(authority), authority.token(TENANT)
+        await authenticator.authenticate(token)
+        assert authenticator.recognize(token) is not None
+        assert token not in repr(vars(authenticator))
+        assert token.rpartition(".")[2] not in repr(vars(authenticator))
+
+    asyncio.run(story())

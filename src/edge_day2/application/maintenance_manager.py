@@ -90,7 +90,15 @@ class MaintenanceManager:
         now = self._clock.now()
         with self._inventory.reading() as unit:
             contexts = {tenant: unit.report_contexts(tenant, hosts) for tenant, hosts in guids.items()}
-        answers = [self._unchanged(report, contexts[report.tenant], now) for report in reports]
+        answers: list[PlatformUpdateStatusResponse | RequestError | None] = []
+        changing: set[tuple[str, str]] = set()
+        for report in reports:
+            host = (report.tenant, report.request.host_guid.lower())
+            # What was read doesn't count any more for a host of which something is to be stored first.
+            answer = None if host in changing else self._unchanged(report, contexts[report.tenant], now)
+            answers.append(answer)
+            if answer is None:
+                changing.add(host)
         return [
             self._refusable(report) if answer is None else answer
             for report, answer in zip(reports, answers, strict=True)

@@ -47,6 +47,7 @@ from edge_day2.domain.wire_schedules import update_schedule
 from edge_day2.errors import FailedPrecondition, ImmutableLinkError, InvalidArgument, NotFound, Unauthenticated, shown
 
 _MAX_DETAIL: Final = 100_000
+_MAX_AVAILABLE: Final = 500_000
 _MAX_NAME: Final = 13
 
 
@@ -207,7 +208,8 @@ def _available(status: UpdateStatus, context: ReportContext, instance: Instance)
     if instance.os_type is OSType.MUTABLE:
         # Not every report carries the list; after an update an empty one means that nothing is left.
         kept = "" if status.status_type is UpdateStatusType.UPDATED else instance.os_update_available
-        return status.os_update_available or kept
+        told = status.os_update_available
+        return told if 0 < len(told) <= _MAX_AVAILABLE else kept
     latest = latest_of(context.profile_os)
     running = (resource for resource in context.profile_os if resource.resource_id == instance.current_os_id)
     current = next(running, context.current_os)
@@ -229,7 +231,7 @@ def _record_current_os(
         if (resource.profile_name, resource.image_id) == (status.profile_name, status.os_image_id)
     ]
     if not found:
-        installed = f"{status.profile_name} {status.os_image_id}"
+        installed = f"{shown(status.profile_name)} {shown(status.os_image_id)}"
         return instance, (f"instance {instance.resource_id} installed {installed}, of which there is no OS Resource",)
     try:
         return record_verified_os(instance, current, found[0]), ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -148,8 +149,8 @@ def _name(text: str) -> x509.GeneralName:
 
 def _write(path: Path, content: bytes) -> None:
     """Replace a file as a whole, readable for its owner alone."""
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    # A name of its own: several threads may write a token at once.
+    descriptor, new = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    with os.fdopen(descriptor, "wb") as file:
         file.write(content)
-    new.replace(path)
+    Path(new).replace(path)

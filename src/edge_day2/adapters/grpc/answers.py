@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from edge_day2.adapters.grpc.conversion import decode_request, encode_response
-from edge_day2.adapters.grpc.report_workers import Outcome, Refusal
+from edge_day2.adapters.grpc.report_workers import MISTAKE, Outcome, Refusal
 from edge_day2.adapters.grpc.tokens import Caller
 from edge_day2.application.maintenance_manager import MaintenanceManager, Report
 from edge_day2.domain.messages import PlatformUpdateStatusResponse
@@ -23,23 +24,42 @@ _TEXTS: Final[Mapping[str, str]] = {
     "ABORTED": "others changed the same at once, send it again",
     "UNAVAILABLE": "the report couldn't be recorded now, send it again later",
 }
-_MISTAKE: Final = Refusal(code="INTERNAL", text="internal error")
+_AT_WORK: Final = Refusal(code="ABORTED", text="an earlier report of this host is still being recorded, send it again")
 # Two reports of one node at once make the same run twice: the second will find it.
 _CODES: Final[Mapping[str, str]] = {"ALREADY_EXISTS": "ABORTED"}
 
 
 class Answers:
-    """Answers reports through `manager`. Safe to use from several threads."""
+    """Answers reports through `manager`. Safe to use from several threads.
+
+    Reports of one host are answered one after the other. An agent that was told that its report takes too long sends
+    the same again, and then the next: what it gave up, and a thread still holds, mustn't be recorded after that.
+    """
 
     def __init__(self, manager: MaintenanceManager) -> None:
         self._manager = manager
+        self._at_work: set[tuple[str, str]] = set()
+        self._changing = threading.Lock()
 
     def answer(self, reports: Sequence[tuple[Caller, bytes]]) -> list[Outcome]:
-        """Return for each report its answer, or why there is none. Never raises."""
+        """Return for each report its answer, or why there is none."""
         outcomes: list[Outcome | Report] = [self._read(caller, content) for caller, content in reports]
-        readable = [outcome for outcome in outcomes if isinstance(outcome, Report)]
-        answers = iter(self._answers(readable))
-        return [next(answers) if isinstance(outcome, Report) else outcome for outcome in outcomes]
+        mine: set[tuple[str, str]] = set()
+        with self._changing:
+            for number, outcome in enumerate(outcomes):
+                if isinstance(outcome, Report):
+                    host = (outcome.tenant, outcome.request.host_guid.lower())
+                    if host in self._at_work:
+                        outcomes[number] = _AT_WORK
+                    else:
+                        mine.add(host)
+            self._at_work |= mine
+        try:
+            answers = self._answers([outcome for outcome in outcomes if isinstance(outcome, Report)])
+            return [next(answers) if isinstance(outcome, Report) else outcome for outcome in outcomes]
+        finally:
+            with self._changing:
+                self._at_work -= mine
 
     def _read(self, caller: Caller, content: bytes) -> Refusal | Report:
         try:
@@ -70,7 +90,7 @@ class Answers:
             return self._outcome(report, error)
         except Exception:
             _log.exception("a report of tenant %s can't be answered", report.tenant)
-            return _MISTAKE
+            return MISTAKE
         return self._outcome(report, answer)
 
     def _outcome(self, report: Report, answer: PlatformUpdateStatusResponse | RequestError) -> Outcome:
@@ -79,9 +99,9 @@ class Answers:
                 return encode_response(answer)
             except InvalidMessage:
                 _log.exception("an answer to tenant %s can't be said", report.tenant)
-                return _MISTAKE
+                return MISTAKE
         if isinstance(answer, InvalidArgument):
             return Refusal(code=answer.code, text=str(answer))
         code = _CODES.get(answer.code, answer.code)
         _log.info("tenant %s, host %s: %s: %s", report.tenant, report.request.host_guid, code, answer)
-        return Refusal(code=code, text=_TEXTS.get(code, _MISTAKE.text))
+        return Refusal(code=code, text=_TEXTS.get(code, MISTAKE.text))

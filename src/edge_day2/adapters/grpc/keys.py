@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import logging
 import ssl
@@ -17,12 +18,15 @@ from urllib.parse import urlsplit
 
 from attrs import field, frozen
 from jwt import PyJWK, PyJWKSet
-from jwt.exceptions import PyJWTError
 
 from edge_day2.errors import InvalidValue, Unavailable, shown
 
 _log: Final = logging.getLogger(__name__)
 
+# Never HMAC: whoever knows a public key could sign with it, and a secret has no place in a document for everybody.
+ALGORITHMS: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
 # A set of keys is a few kilobytes.
 _LARGEST: Final = 1 << 20
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -86,13 +90,27 @@ class JwksUrl:
     def load(self) -> bytes:
         """See `KeySource.load`."""
         context = ssl.create_default_context(cafile=self.ca_file)
-        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirection)
+        handlers = [urllib.request.HTTPSHandler(context=context), _NoRedirection()]
+        if urlsplit(self.url).scheme == "http":
+            # A proxy is another machine.
+            handlers.append(urllib.request.ProxyHandler({}))
+        opener = urllib.request.build_opener(*handlers)
         try:
             with opener.open(self.url, timeout=self.timeout_seconds) as answer:
-                content: bytes = answer.read(_LARGEST)
+                return self._read(answer)
         except urllib.error.HTTPError as error:
             error.close()
             raise OSError(f"{self.url} answers with status {error.code}") from error
+        except http.client.HTTPException as error:
+            raise OSError(f"{self.url} doesn't speak HTTP: {type(error).__name__}") from error
+
+    def _read(self, answer: http.client.HTTPResponse) -> bytes:
+        # The timeout of a socket begins again with every byte.
+        content, end = b"", time.monotonic() + self.timeout_seconds
+        while len(content) < _LARGEST and (part := answer.read1(_LARGEST)):
+            content += part
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.url} takes longer than {self.timeout_seconds} s")
         return content
 
 
@@ -109,17 +127,25 @@ class KeyRing:
     Keys that are older than the source's `fresh_seconds` are loaded again before they are used; where that fails the
     old ones go on being used, so that an identity provider that is down doesn't stop a fleet. A key that is missing is
     looked for at most every `retry_seconds`, so that tokens with made-up keys can't be used to flood the provider.
+    While keys are being loaded the old ones do as well: a provider that hangs holds up nobody whose key is known.
 
     Args:
         source: where the keys are.
         retry_seconds: the shortest distance of two attempts.
+        patience_seconds: for how long a caller waits for keys.
         monotonic: a clock that never goes back, in seconds.
     """
 
     def __init__(
-        self, source: KeySource, *, retry_seconds: float = 10.0, monotonic: Callable[[], float] = time.monotonic
+        self,
+        source: KeySource,
+        *,
+        retry_seconds: float = 10.0,
+        patience_seconds: float = 10.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
+        self._patience = patience_seconds
         self._retry_seconds = min(retry_seconds, source.fresh_seconds)
         self._monotonic = monotonic
         self._document = b""
@@ -136,8 +162,9 @@ class KeyRing:
         now = self._monotonic()
         if self._loaded_at is not None and now - self._loaded_at <= self._source.fresh_seconds:
             return True
-        # Where the source failed just now, the old keys do until it is asked again.
-        return bool(self._keys) and self._tried_at is not None and now - self._tried_at <= self._retry_seconds
+        # Where the source is being asked, or failed just now, the old keys do until it is asked again.
+        tried = self._tried_at is not None and now - self._tried_at <= self._retry_seconds
+        return bool(self._keys) and (tried or self._loading is not None)
 
     async def key(self, key_id: str | None) -> PyJWK | None:
         """Return the key with this id, None where there is none. Without an id: the only key there is.
@@ -163,8 +190,8 @@ class KeyRing:
                 return
             self._tried_at = now
             self._loading = asyncio.create_task(self._load_now(now))
-        # A caller that goes away mustn't take with it what all others wait for.
-        await asyncio.shield(self._loading)
+        # A caller that goes away, or loses patience, mustn't take with it what all others wait for.
+        await asyncio.wait([self._loading], timeout=self._patience)
 
     async def _load_now(self, now: float) -> None:
         try:
@@ -174,7 +201,8 @@ class KeyRing:
                 self._document = document
                 self.generation += 1
             self._loaded_at = now
-        except (OSError, ValueError, PyJWTError) as error:
+        except Exception as error:
+            # Whatever a provider may send: it must not reach those who wait for keys.
             _log.error("keys can't be loaded, %s are kept: %s", len(self._keys), shown(str(error)))
         finally:
             self._loading = None
@@ -185,4 +213,5 @@ def _keys_of(document: bytes) -> dict[str | None, PyJWK]:
     if not isinstance(content, dict):
         raise ValueError("not a JWKS document")
     keys = PyJWKSet.from_dict(content).keys
-    return {key.key_id: key for key in keys if key.public_key_use in ("sig", None)}
+    signing = (key for key in keys if key.public_key_use in ("sig", None) and key.algorithm_name in ALGORITHMS)
+    return {key.key_id: key for key in signing}

@@ -207,11 +207,15 @@ class GrpcLink:
             # Attempts are counted and spread here alone.
             ("grpc.enable_retries", 0),
             ("grpc.initial_reconnect_backoff_ms", 200),
-            ("grpc.min_reconnect_backoff_ms", 200),
+            # Whatever its name says: how long a connection with its handshake may take. Slow ways are common.
+            ("grpc.min_reconnect_backoff_ms", round(self._deadline * 1000)),
             ("grpc.max_reconnect_backoff_ms", 5_000),
             # A new link must not wait for the back-off of one that was closed.
             ("grpc.use_local_subchannel_pool", 1),
         ]
+        if self._tls is None:
+            # What isn't encrypted stays on its way; with TLS a proxy (`https_proxy`) only passes it on.
+            options.append(("grpc.enable_http_proxy", 0))
         if self._tls is not None and self._tls.server_name is not None:
             options.append(("grpc.ssl_target_name_override", self._tls.server_name))
         return options

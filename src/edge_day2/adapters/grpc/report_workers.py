@@ -32,6 +32,9 @@ class Refusal:
 
 Outcome = bytes | Refusal
 
+MISTAKE: Final = Refusal(code="INTERNAL", text="internal error")
+"""What is told of a mistake in this server: its log has more."""
+
 
 @frozen(eq=False)
 class _Job:
@@ -41,7 +44,7 @@ class _Job:
 
 
 class ReportWorkers:
-    """A few threads that call `answer`, which must not raise. Belongs to the event loop in which it is made.
+    """A few threads that call `answer`. Belongs to the event loop in which it is made.
 
     Args:
         answer: makes an outcome of each caller and the bytes of its report; called in several threads at once.
@@ -79,8 +82,8 @@ class ReportWorkers:
         while (job := self._jobs.get()) is not None:
             jobs, ends = [job], False
             # A share alone: the others wait for work as well, and one slow report delays those behind it.
-            share = min(_MOST_AT_A_TIME, self._jobs.qsize() // len(self._threads))
-            while len(jobs) <= share:
+            share = min(_MOST_AT_A_TIME, 1 + self._jobs.qsize() // len(self._threads))
+            while len(jobs) < share:
                 try:
                     more = self._jobs.get_nowait()
                 except queue.Empty:
@@ -90,10 +93,18 @@ class ReportWorkers:
                     break
                 jobs.append(more)
             wanted = [job for job in jobs if not job.outcome.done()]
-            outcomes = self._answer([(job.caller, job.content) for job in wanted])
+            outcomes = self._outcomes(wanted)
             self._loop.call_soon_threadsafe(self._hand_over, len(jobs), wanted, outcomes)
             if ends:
                 return
+
+    def _outcomes(self, jobs: Sequence[_Job]) -> Sequence[Outcome]:
+        try:
+            return self._answer([(job.caller, job.content) for job in jobs])
+        except Exception:
+            # Without this thread all reports that come would wait in vain.
+            _log.exception("%d reports can't be answered", len(jobs))
+            return [MISTAKE] * len(jobs)
 
     def _hand_over(self, taken: int, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
         self.in_work -= taken

@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 from edge_day2.adapters.grpc.answers import Answers
 from edge_day2.adapters.grpc.maintmgr_pb2 import DESCRIPTOR
-from edge_day2.adapters.grpc.report_workers import Outcome, Refusal, ReportWorkers
+from edge_day2.adapters.grpc.report_workers import MISTAKE, Outcome, Refusal, ReportWorkers
 from edge_day2.adapters.grpc.tls import ServerTls
 from edge_day2.adapters.grpc.tokens import Authenticator, Caller
 from edge_day2.application.maintenance_manager import MaintenanceManager
@@ -33,6 +33,8 @@ _log: Final = logging.getLogger(__name__)
 SERVICE: Final = DESCRIPTOR.services_by_name["MaintmgrService"].full_name
 METHOD: Final = f"/{SERVICE}/PlatformUpdateStatus"
 _BEARER: Final = "bearer "
+# In seconds: what is on its way to a server that ends is taken.
+_LAST_ARRIVALS: Final = 0.5
 
 _Context = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -47,17 +49,19 @@ class ServerLimits:
         message_bytes: the largest report.
         workers: threads that use the Inventory. With one, a report that waits for a lock delays all others; many get in
             each other's way, since Python runs one at a time. A database across a network makes use of more.
+        connections: at once on one address; one more is closed. Each needs a file descriptor (`ulimit -n`).
         calls_per_connection: at once; an agent makes one.
         handshake_seconds: from the connection to the first frame of HTTP/2.
         connection_seconds: then the client is asked to connect again, which also makes it see a new certificate.
         idle_seconds: a connection without a call is closed after so long.
-        drain_seconds: how long calls may go on when the server ends.
+        drain_seconds: how long reports may go on when the server ends.
     """
 
     reports_in_work: int = 256
     seconds_per_report: float = 10.0
     message_bytes: int = 4 << 20
     workers: int = 2
+    connections: int = 20_000
     calls_per_connection: int = 16
     handshake_seconds: float = 20.0
     connection_seconds: float = 1800.0
@@ -99,6 +103,7 @@ class MaintenanceServer:
         self._shared_port = shared_port
         self._server: grpc.aio.Server | None = None
         self._workers: ReportWorkers | None = None
+        self._reports: _Reports | None = None
         self._health = health.aio.HealthServicer()
         self.port = 0
         """The port that the server listens on, once it is started."""
@@ -112,7 +117,8 @@ class MaintenanceServer:
         credentials = None if self._tls is None else self._tls.credentials()
         server = grpc.aio.server(options=server_options(self._limits, shared_port=self._shared_port))
         workers = ReportWorkers(self._answers.answer, self._limits.workers)
-        server.add_generic_rpc_handlers((_Reports(workers, self._authenticator, self._limits),))
+        reports = _Reports(workers, self._authenticator, self._limits)
+        server.add_generic_rpc_handlers((reports,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
             reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -125,19 +131,26 @@ class MaintenanceServer:
         except RuntimeError as error:
             await workers.close()
             raise InvalidValue("address", self._address, "an address of this machine that is free") from error
-        self._server, self._workers = server, workers
+        self._server, self._workers, self._reports = server, workers, reports
         for service in ("", SERVICE):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         _log.info("maintmgr.v1 on %s, port %s", self._address, self.port)
 
     async def stop(self) -> None:
-        """Take no more calls, let those that are under way end, and close everything. Safe to call twice."""
-        server, workers = self._server, self._workers
-        self._server = self._workers = None
-        if server is None or workers is None:
+        """Take no more calls, let the reports that are under way end, and close everything. Safe to call twice."""
+        server, workers, reports = self._server, self._workers, self._reports
+        self._server = self._workers = self._reports = None
+        if server is None or workers is None or reports is None:
             return
         await self._health.enter_graceful_shutdown()
-        await server.stop(self._limits.drain_seconds)
+        drained = asyncio.create_task(server.stop(self._limits.drain_seconds))
+        # Who watches the health service, or never sends its report, doesn't hold up the end.
+        await asyncio.wait([drained], timeout=_LAST_ARRIVALS)
+        answered = asyncio.create_task(reports.answered())
+        await asyncio.wait([drained, answered], return_when=asyncio.FIRST_COMPLETED)
+        answered.cancel()
+        await server.stop(None)
+        await drained
         await workers.close()
         _log.info("maintmgr.v1 ended")
 
@@ -193,6 +206,7 @@ def server_options(limits: ServerLimits, *, shared_port: bool = False) -> list[t
 
     return [
         ("grpc.max_receive_message_length", limits.message_bytes),
+        ("grpc.max_allowed_incoming_connections", limits.connections),
         ("grpc.max_concurrent_streams", limits.calls_per_connection),
         ("grpc.server_handshake_timeout_ms", milliseconds(limits.handshake_seconds)),
         ("grpc.max_connection_age_ms", milliseconds(limits.connection_seconds)),
@@ -223,6 +237,13 @@ class _Reports(grpc.GenericRpcHandler):
         self._limits = limits
         self._overloaded = _streaming(self._refuse_overload)
         self._unknown_caller = _streaming(self._greet)
+        self._under_way = 0
+        self._none_under_way = asyncio.Event()
+        self._none_under_way.set()
+
+    async def answered(self) -> None:
+        """Wait until the answers to all reports that came are sent."""
+        await self._none_under_way.wait()
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
         """See `grpc.GenericRpcHandler.service`."""
@@ -250,6 +271,10 @@ class _Reports(grpc.GenericRpcHandler):
             caller = await self._authenticator.authenticate(_token(context.invocation_metadata()))
         except RequestError as error:
             return await _abort(context, Refusal(code=error.code, text=str(error)))
+        except Exception:
+            # gRPC would tell the caller what it is.
+            _log.exception("a caller can't be authenticated")
+            return await _abort(context, MISTAKE)
         content: Any = None
         with contextlib.suppress(TimeoutError):
             content = await asyncio.wait_for(context.read(), self._limits.seconds_per_report)
@@ -263,6 +288,9 @@ class _Reports(grpc.GenericRpcHandler):
     async def _answer(self, caller: Caller, content: bytes, context: _Context) -> bytes:
         if self._is_full():
             return await _abort(context, _OVERLOADED)
+        self._under_way += 1
+        self._none_under_way.clear()
+        context.add_done_callback(self._ended)  # type: ignore[arg-type]  # the stubs name a class of their own
         future = self._workers.submit(caller, content)
         timer = asyncio.get_running_loop().call_later(self._limits.seconds_per_report, _give_up, future)
         try:
@@ -270,6 +298,11 @@ class _Reports(grpc.GenericRpcHandler):
         finally:
             timer.cancel()
         return outcome if isinstance(outcome, bytes) else await _abort(context, outcome)
+
+    def _ended(self, context: object) -> None:
+        self._under_way -= 1
+        if not self._under_way:
+            self._none_under_way.set()
 
 
 _OVERLOADED: Final = Refusal(code="RESOURCE_EXHAUSTED", text="too many reports at once, send it again later")

@@ -52,7 +52,7 @@ class ServerTls:
         Raises:
             InvalidValue: the files can't be used now.
         """
-        loader = _Loader(self)
+        loader = CertificateLoader(self)
         loader.load()
         assert loader.configuration is not None
         return grpc.dynamic_ssl_server_credentials(
@@ -62,32 +62,36 @@ class ServerTls:
         )
 
 
-class _Loader:
+class CertificateLoader:
     """Reads the files again when they change. Files that don't fit together (half replaced) are left for later."""
 
     def __init__(self, files: ServerTls) -> None:
         self._files = files
         self._stamp: Stamp = ()
+        self._problem = ""
         self.configuration: grpc.ServerCertificateConfiguration | None = None
 
     def load(self) -> None:
         files = self._files
         try:
-            self._stamp = stamp_of(files.certificate, files.key, files.client_ca)
+            stamp = stamp_of(files.certificate, files.key, files.client_ca)
             # gRPC would take a key that doesn't fit, and then refuse every connection. OpenSSL asks the terminal for a
             # pass phrase where none is given.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(files.certificate, files.key, password="")
             if files.client_ca is not None:
                 ssl.create_default_context(cafile=files.client_ca)
-            self.configuration = grpc.ssl_server_certificate_configuration(
+            configuration = grpc.ssl_server_certificate_configuration(
                 [(files.key.read_bytes(), files.certificate.read_bytes())],
                 root_certificates=None if files.client_ca is None else files.client_ca.read_bytes(),
             )
+            if stamp_of(files.certificate, files.key, files.client_ca) != stamp:
+                raise ValueError("they are being replaced")
         except (OSError, ValueError) as error:
             raise InvalidValue(
                 "tls", str(files.certificate), f"readable PEM files that fit together: {error}"
             ) from error
+        self.configuration, self._stamp, self._problem = configuration, stamp, ""
 
     def refreshed(self) -> grpc.ServerCertificateConfiguration | None:
         """Return what is in the files now, None where that is what is used already. gRPC asks at every connection.
@@ -100,7 +104,10 @@ class _Loader:
                 return None
             self.load()
         except (OSError, InvalidValue) as error:
-            _log.error("the server's certificate isn't reloaded, the earlier one is used: %s", error)
+            # Each connection tries again, since what is wrong may be no fault of the files; it is said once.
+            if str(error) != self._problem:
+                self._problem = str(error)
+                _log.error("the server's certificate isn't reloaded, the earlier one is used: %s", error)
             return None
         _log.info("the server's certificate was reloaded")
         return self.configuration
