@@ -1,7 +1,8 @@
 """Threads that answer reports: the Maintenance Manager blocks, the event loop mustn't.
 
-Waking a thread and waking the loop again costs more than most reports do. So a worker takes several reports at a time
-while many wait, and hands all their answers over at once.
+Waking a thread and waking the loop again costs more than most reports do, and several reports share what is read for
+them. So while they come one upon the other they are gathered for a few milliseconds, a worker takes them together, and
+all their answers are handed over at once. A report that comes alone waits for nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from edge_day2.adapters.grpc.tokens import Caller
 
 _log: Final = logging.getLogger(__name__)
 
+# One that is slow delays those that were gathered with it.
 _MOST_AT_A_TIME: Final = 16
+_GATHERED_SECONDS: Final = 0.004
 
 
 @frozen(kw_only=True)
@@ -54,7 +57,10 @@ class ReportWorkers:
     def __init__(self, answer: Callable[[Sequence[tuple[Caller, bytes]]], Sequence[Outcome]], threads: int) -> None:
         self._answer = answer
         self._loop = asyncio.get_running_loop()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
+        self._gathered: list[_Job] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._last = -_GATHERED_SECONDS
         self.in_work = 0
         """Reports that were submitted and aren't done, those included whose caller has gone away."""
         self._threads = [
@@ -68,35 +74,35 @@ class ReportWorkers:
         """Return the outcome to wait for. Where that is done or cancelled before a worker takes it, nothing is done."""
         job = _Job(caller, content, self._loop.create_future())
         self.in_work += 1
-        self._jobs.put(job)
+        self._gathered.append(job)
+        now = self._loop.time()
+        quiet, self._last = now - self._last > _GATHERED_SECONDS, now
+        if len(self._gathered) >= _MOST_AT_A_TIME or (quiet and self._timer is None):
+            self._pass_on()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_GATHERED_SECONDS, self._pass_on)
         return job.outcome
 
     async def close(self) -> None:
         """Let the workers finish what was submitted, and end."""
+        self._pass_on()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
+    def _pass_on(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        jobs, self._gathered, self._timer = self._gathered, [], None
+        if jobs:
+            self._jobs.put(jobs)
+
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            jobs, ends = [job], False
-            # A share alone: the others wait for work as well, and one slow report delays those behind it.
-            share = min(_MOST_AT_A_TIME, 1 + self._jobs.qsize() // len(self._threads))
-            while len(jobs) < share:
-                try:
-                    more = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-                if more is None:
-                    ends = True
-                    break
-                jobs.append(more)
+        while (jobs := self._jobs.get()) is not None:
             wanted = [job for job in jobs if not job.outcome.done()]
             outcomes = self._outcomes(wanted)
             self._loop.call_soon_threadsafe(self._hand_over, len(jobs), wanted, outcomes)
-            if ends:
-                return
 
     def _outcomes(self, jobs: Sequence[_Job]) -> Sequence[Outcome]:
         try:
