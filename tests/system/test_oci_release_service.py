@@ -233,6 +233,13 @@ def test_an_allowed_host_may_hold_the_blobs_and_never_sees_the_token(registry: F
         assert [headers.get("authorization") for _, headers in elsewhere.requests] == [None]
 
 
+def test_what_comes_with_a_redirect_is_not_read(registry: FakeRegistry, service: OciReleaseService) -> None:
+    path = f"/{UBUNTU}/blobs/{digest_of(b'ubuntu main')}"
+    registry.say(path, Reply(b"", 302, {"Location": "/elsewhere"}, content_length=1 << 40))
+    registry.say("/elsewhere", Reply(b"ubuntu main"))
+    assert read(service, "main") == [("main", "ubuntu.yaml", "ubuntu main")]
+
+
 def test_the_token_file_is_read_for_every_request(registry: FakeRegistry, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("old")

@@ -199,9 +199,17 @@ def test_a_symbolic_link_is_never_written_through(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (tmp_path / "journal.json.new").symlink_to(victim)
+    journal = FileJournal(tmp_path / "journal.json")
 
-    with pytest.raises(OSError, match=r"journal\.json\.new"):
-        FileJournal(tmp_path / "journal.json").store(IMMUTABLE)
+    journal.store(IMMUTABLE)
+
+    assert victim.read_text() == "precious"
+    assert journal.load() == IMMUTABLE
+
+    (tmp_path / "link.json").symlink_to(victim)
+
+    with pytest.raises(OSError, match=r"link\.json"):
+        FileJournal(tmp_path / "link.json").store(IMMUTABLE)
 
     assert victim.read_text() == "precious"
 

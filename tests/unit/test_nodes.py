@@ -69,6 +69,28 @@ def test_images_are_compared_by_version_and_digest(wanted: ab.Image) -> None:
     assert isinstance(node.carry_out(ab.CompareImages(ab.ImmutableTarget(image=wanted)), NOW), ab.ImagesDiffer)
 
 
+def test_a_running_image_of_unknown_digest_is_told_by_its_version() -> None:
+    unknown = evolve(NEW, profile_name="", sha256="")
+    _, node = trial_node(default=SLOT_B, contents={Slot.A: OLD, Slot.B: unknown})
+    another = ab.ImmutableTarget(image=evolve(NEW, image_id="3.0.9"))
+
+    assert isinstance(node.carry_out(ab.CompareImages(TARGET), NOW), ab.ImagesEqual)
+    assert isinstance(node.carry_out(ab.CompareImages(another), NOW), ab.ImagesDiffer)
+
+
+def test_a_wanted_image_without_a_digest_is_no_image_of_any_digest() -> None:
+    _, node = trial_node(default=SLOT_B)
+    wanted = ab.ImmutableTarget(image=evolve(NEW, sha256=""))
+
+    assert isinstance(node.carry_out(ab.CompareImages(wanted), NOW), ab.ImagesDiffer)
+
+
+def test_a_trial_of_unknown_digest_is_verified_by_its_version() -> None:
+    _, node = trial_node(contents={Slot.A: OLD, Slot.B: evolve(NEW, sha256="")})
+
+    assert isinstance(node.carry_out(ab.VerifyTrial(TARGET, SLOT_B), NOW), ab.TrialHealthy)
+
+
 def test_an_image_of_another_profile_is_proven_bad_for_the_node() -> None:
     _, node = ab_node()
     wanted = ab.ImmutableTarget(image=evolve(NEW, profile_name="another"))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
+from edge_day2.adapters.durable_files import replace_file
 from edge_day2.adapters.journal_format import decode, encode
 from edge_day2.domain.agent import AgentRecord
 from edge_day2.errors import NewerFormat, UnreadableState
@@ -44,21 +44,5 @@ class FileJournal:
 
     def store(self, record: AgentRecord) -> None:
         """See `Journal.store`."""
-        folder = self._path.parent
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_name(f"{self._path.name}.new")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(encode(record))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._path)
-        _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self._path, encode(record), mode=0o600)

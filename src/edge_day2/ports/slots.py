@@ -13,7 +13,7 @@ class SlotPort(Protocol):
     """Images in slots. The running slot is never written, whoever asks."""
 
     def running_image(self) -> Image:
-        """Return the identity of the image that runs.
+        """Return the identity of the image that runs. `sha256` and `profile_name` are "" where nobody knows them.
 
         Raises:
             NodeFailure: it can't be told.

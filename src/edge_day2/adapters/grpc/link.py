@@ -19,6 +19,7 @@ import grpc
 from attrs import frozen
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from edge_day2.adapters.bearer_token import read_token
 from edge_day2.adapters.grpc.conversion import decode_response, encode_request
 from edge_day2.adapters.grpc.tls import ClientTls, Stamp
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
@@ -59,7 +60,6 @@ _ERRORS: Final[Mapping[str, type[RequestError]]] = {
     )
 }
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_LONGEST_TOKEN: Final = 16_384
 _LONGEST_TEXT: Final = 300
 
 
@@ -170,15 +170,7 @@ class GrpcLink:
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         if self._token_file is None:
             return ()
-        try:
-            with self._token_file.open("rb") as file:
-                token = file.read(_LONGEST_TOKEN).decode("ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise Unauthenticated(f"the token file {self._token_file} can't be read: {shown(str(error))}") from error
-        if not token or not token.isprintable() or " " in token:
-            # The content stays out of the message: it may be most of a token.
-            raise Unauthenticated(f"the token file {self._token_file} doesn't hold a token")
-        return (("authorization", f"Bearer {token}"),)
+        return (("authorization", f"Bearer {read_token(self._token_file)}"),)
 
     def _connected(self) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
         tls = self._tls

@@ -23,7 +23,8 @@ import requests
 from attrs import frozen
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from edge_day2.adapters.token_file import read_token
+from edge_day2.adapters.bearer_token import read_token
+from edge_day2.adapters.http_session import DirectSession
 from edge_day2.errors import Internal, InvalidValue, NotFound, PermissionDenied, Unauthenticated, Unavailable, shown
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -113,7 +114,7 @@ class HttpReader:
         self._limits = limits
         self._tokens: dict[str, tuple[str, float]] = {}
         self._turn = threading.RLock()
-        self._session = _Session()
+        self._session = DirectSession()
         # A ~/.netrc would send its passwords; proxies are taken from the environment all the same.
         self._session.auth = _no_auth
         self._session.headers["Accept-Encoding"] = "identity"
@@ -214,6 +215,8 @@ class HttpReader:
                 allow_redirects=False,
                 timeout=(limits.connect_seconds, limits.silence_seconds),
             ) as response:
+                if response.status_code in _REDIRECTS:
+                    return Answer(status=response.status_code, content=b"", headers=response.headers)
                 for chunk in response.iter_content(_CHUNK):
                     content += chunk
                     if len(content) > at_most:
@@ -242,13 +245,6 @@ class HttpReader:
         _raise_for(answer, realm)
         token, seconds = _token(answer.content, realm)
         self._tokens[scope] = (token, time.monotonic() + max(seconds - _TOKEN_MARGIN_SECONDS, 1))
-
-
-class _Session(requests.Session):
-    """A session that leaves redirects alone: requests itself would read a redirect's whole body first."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        return None
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -1,4 +1,4 @@
-"""A bearer token in a file that somebody else renews."""
+"""Bearer tokens in files that somebody else renews."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _LONGEST_TOKEN: Final = 16_384
 
 
 def read_token(path: Path) -> str:
-    """Return the token that `path` holds now, without the blanks around it.
+    """Return the token in this file, as it is now.
 
     Raises:
-        Unauthenticated: the file can't be read or holds no token. Its content stays out of the message.
+        Unauthenticated: the file can't be read, or doesn't hold a token. The message never shows its content.
     """
     try:
         with path.open("rb") as file:
@@ -22,5 +22,6 @@ def read_token(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise Unauthenticated(f"the token file {path} can't be read: {shown(str(error))}") from error
     if not token or not token.isprintable() or " " in token:
+        # The content stays out of the message: it may be most of a token.
         raise Unauthenticated(f"the token file {path} doesn't hold a token")
     return token

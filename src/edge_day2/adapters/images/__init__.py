@@ -1,0 +1,72 @@
+"""Images: where they come from, and how they get into a slot. HTTP and Zstandard need `edge_day2[image]`.
+
+Names are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from edge_day2.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from edge_day2.adapters.images.block_devices import BlockDevices
+    from edge_day2.adapters.images.disk_image import PartitionChoice
+    from edge_day2.adapters.images.download import RetryLimits
+    from edge_day2.adapters.images.file_source import FolderImageSource
+    from edge_day2.adapters.images.http_source import HttpImageSource, HttpLimits
+    from edge_day2.adapters.images.pipeline import ImageLimits
+    from edge_day2.adapters.images.prefetch import PrefetchFolder
+    from edge_day2.adapters.images.running_system import RunningSystem
+    from edge_day2.adapters.images.trusted_sources import TrustedSource, TrustedSources
+    from edge_day2.adapters.images.watch import Phase, Progress
+
+_HOMES: Final = {
+    "BlockDevices": "block_devices",
+    "FolderImageSource": "file_source",
+    "HttpImageSource": "http_source",
+    "HttpLimits": "http_source",
+    "ImageLimits": "pipeline",
+    "PartitionChoice": "disk_image",
+    "Phase": "watch",
+    "PrefetchFolder": "prefetch",
+    "Progress": "watch",
+    "RetryLimits": "download",
+    "RunningSystem": "running_system",
+    "TrustedSource": "trusted_sources",
+    "TrustedSources": "trusted_sources",
+}
+_PACKAGES: Final = frozenset({"requests", "urllib3"})
+
+__all__ = [
+    "BlockDevices",
+    "FolderImageSource",
+    "HttpImageSource",
+    "HttpLimits",
+    "ImageLimits",
+    "PartitionChoice",
+    "Phase",
+    "PrefetchFolder",
+    "Progress",
+    "RetryLimits",
+    "RunningSystem",
+    "TrustedSource",
+    "TrustedSources",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f"{__name__}.{home}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _PACKAGES:
+            raise
+        raise MissingExtra(package, "image") from error
+    found: object = getattr(module, name)
+    globals()[name] = found
+    return found
