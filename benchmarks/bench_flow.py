@@ -25,7 +25,8 @@ from edge_day2.domain import mutable_events as apt
 from edge_day2.domain.flow import Event, Flow, FlowState, WindowOpened
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
-from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate, changes
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.mutable_effects import MutableUpdate, changes
 from edge_day2.domain.observation import Observation
 from edge_day2.domain.schedules import Window
 
@@ -53,11 +54,12 @@ APT_WAY: tuple[Event, ...] = (
     apt.SourcesUpdated(NOW),
     apt.AgentUpdated(NOW),
     apt.AgentRestarted(NOW),
+    apt.SnapshotSkipped(NOW),
     apt.HelperUpdated(NOW),
     apt.KernelCommandLineCurrent(NOW),
-    apt.PackagesDownloaded(NOW),
+    apt.PackagesDownloaded(NOW, UPGRADED),
     apt.PackagesInstalled(NOW),
-    apt.UpgradeDownloaded(NOW),
+    apt.UpgradeDownloaded(NOW, UPGRADED),
     apt.UpgradeInstalled(NOW),
     apt.ChangesFound(NOW, changes(PACKAGES, UPGRADED, NOW), "one"),
     apt.NodeRebooted(NOW),

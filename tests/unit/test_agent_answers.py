@@ -18,7 +18,6 @@ from edge_day2.domain.messages import (
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.resources import OSType
 from edge_day2.domain.statuses import parse_detail
-from edge_day2.errors import InvalidMessage
 from edge_day2.testing.agent_bench import AgentBench, edge, image, image_source, ubuntu
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
@@ -60,7 +59,36 @@ BAD_ANSWERS = [
     (edge(os_profile_update_source=image_source(2, os_image_url="")), "os_image_url"),
     (edge(os_profile_update_source=image_source(2, os_image_id="latest")), "os_image_id"),
 ]
-BAD_PACKAGES = ["Curl", "curl;reboot", "-y", "curl=7", "a b", "../x", "é"]
+BAD_PACKAGES = [
+    "Curl",
+    "curl;reboot",
+    "-y",
+    "--force",
+    "curl=7",
+    "curl-",
+    "curl/stable",
+    "lib*",
+    "a b",
+    "../x",
+    "$(reboot)",
+    "`reboot`",
+    "curl\x0bvim",
+    "curl\0",
+    "é",
+    "a" * 129,
+    "\n".join(f"package{number}" for number in range(2_001)),
+    "curl " * 100_000,
+    "x" * 500_000,
+]
+BAD_KERNEL_COMMAND_LINES = [
+    'console="tty0"',
+    "console='tty0'",
+    "$(reboot)",
+    "`reboot`",
+    "quiet\nsplash",
+    "a\0",
+    "a" * 5_000,
+]
 
 
 @pytest.mark.parametrize(("answer", "name"), BAD_ANSWERS, ids=[name for _, name in BAD_ANSWERS])
@@ -78,10 +106,54 @@ def test_an_answer_that_must_not_reach_the_nodes_tools_is_refused_and_reported(
     assert bench.agent.explain().startswith("does nothing: the Maintenance Manager's answer was refused")
 
 
-@pytest.mark.parametrize("package", BAD_PACKAGES)
-def test_a_package_name_that_apt_would_take_for_something_else_is_refused(package: str) -> None:
-    with pytest.raises(InvalidMessage, match="installed_packages"):
-        target_of(ubuntu(package), OSType.MUTABLE, AgentPolicy())
+def refused(answer: PlatformUpdateStatusResponse) -> str:
+    """Return why the agent of a mutable node refuses an answer, after looking that it said so and did nothing else."""
+    bench = AgentBench(ubuntu())
+    bench.link.answer = answer
+    before = bench.node.key()
+
+    bench.run()
+
+    assert bench.node.key() == before
+    assert bench.state == ""
+    assert bench.link.statuses == ["UP_TO_DATE", "STARTED", "FAILED"]
+    (log,) = bench.failure_logs()
+    assert len(log) < 500
+    return log
+
+
+@pytest.mark.parametrize("packages", BAD_PACKAGES, ids=lambda text: ascii(text[:20]))
+def test_package_names_that_apt_would_take_for_something_else_are_refused_and_reported(packages: str) -> None:
+    assert refused(ubuntu(f"vim\n{packages}")).startswith("answer refused: installed_packages: found")
+
+
+@pytest.mark.parametrize("text", BAD_KERNEL_COMMAND_LINES, ids=lambda text: ascii(text[:20]))
+def test_kernel_parameters_that_a_shell_would_read_are_refused_and_reported(text: str) -> None:
+    answer = ubuntu(update_source=UpdateSource(kernel_command=text))
+
+    assert refused(answer).startswith("answer refused: kernel_command: found")
+
+
+@pytest.mark.parametrize("sources", [("x" * 10_001,), tuple(f"Types: deb\nURIs: https://{n}" for n in range(101))])
+def test_apt_sources_beyond_measure_are_refused_and_reported(sources: tuple[str, ...]) -> None:
+    answer = ubuntu(update_source=UpdateSource(custom_repos=sources))
+
+    assert refused(answer).startswith("answer refused: custom_repos: found")
+
+
+@pytest.mark.parametrize("packages", ["", "\n", " \r\n\t\n"])
+def test_no_packages_and_no_sources_are_an_update_as_well(packages: str) -> None:
+    answer = ubuntu(packages, update_source=UpdateSource(custom_repos=("", " \n")))
+
+    assert target_of(answer, OSType.MUTABLE, AgentPolicy()) == PackageTarget()
+
+
+def test_what_is_wanted_twice_is_wanted_once() -> None:
+    answer = ubuntu("g++\r\ncurl\ng++", update_source=UpdateSource(custom_repos=("Types: deb", "Types: deb")))
+
+    assert target_of(answer, OSType.MUTABLE, AgentPolicy()) == PackageTarget(
+        update_sources=("Types: deb",), update_packages=("g++", "curl")
+    )
 
 
 def test_a_wider_alphabet_of_kernel_command_lines_is_a_matter_of_policy() -> None:

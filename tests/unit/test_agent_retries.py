@@ -15,7 +15,8 @@ from edge_day2.domain.schedules import RepeatedSchedule, SingleSchedule
 from edge_day2.domain.statuses import FailureReason
 from edge_day2.ports.failures import NodeFailure, OutOfTime
 from edge_day2.testing.agent_bench import NOW, SHUT, AgentBench, edge, image, image_source, ubuntu
-from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode
+from edge_day2.testing.model_apt_node import ModelAptNode
+from edge_day2.testing.model_nodes import ModelABNode
 
 HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
 FOREVER = UpdateSchedule(single_schedule=SingleSchedule(NOW - HOUR))
@@ -296,7 +297,7 @@ def test_a_mutable_node_whose_agent_is_newer_restarts_it_and_goes_on() -> None:
 
     bench.start()
 
-    assert bench.state == "updating_helper"
+    assert bench.state == "taking_snapshot"
 
 
 def test_a_closing_window_fails_the_update_where_the_policy_says_so() -> None:

@@ -15,7 +15,8 @@ from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.immutable_events import ImmutableTarget, TrialHealthy
 from edge_day2.domain.messages import UpdateStatus
-from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.mutable_effects import MutableUpdate
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.observation import Observation
 from edge_day2.domain.statuses import UpdateStatusType

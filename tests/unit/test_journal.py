@@ -23,7 +23,8 @@ from edge_day2.domain.messages import (
     UpdateSource,
     UpdateStatus,
 )
-from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.mutable_effects import MutableUpdate
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.node_windows import ClockMemory
 from edge_day2.domain.observation import BootEntry, Slot
@@ -32,10 +33,12 @@ from edge_day2.domain.schedules import RepeatedSchedule, SingleSchedule, Window
 from edge_day2.domain.statuses import UpdateStatusType
 from edge_day2.errors import NewerFormat, UnreadableState
 from edge_day2.testing import Budget, Exploration
+from edge_day2.testing.agent_bench import AgentBench, Notebook, ubuntu
 from edge_day2.testing.model_nodes import ModelNode
-from edge_day2.testing.scenarios import ABScenario, AptScenario
+from edge_day2.testing.scenarios import ABScenario, AptScenario, Snapshots
 from edge_day2.testing.worlds import Scenario, World
 
+DATA = Path(__file__).parent.parent / "data"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 IMAGE = Image(profile_name="microvisor-nonrt", image_id="3.0.20260301", sha256="a" * 64, url="files/image.raw.gz")
 ANSWER = PlatformUpdateStatusResponse(
@@ -85,7 +88,10 @@ def test_a_record_comes_back_as_it_was(record: AgentRecord) -> None:
 
 @pytest.mark.parametrize(
     "scenario",
-    [ABScenario((2, ""), (3, "quiet")), AptScenario((("curl",), "console=tty0"), (("vim",), ""))],
+    [
+        ABScenario((2, ""), (3, "quiet")),
+        AptScenario((("curl",), "console=tty0"), (("vim",), ""), snapshots=Snapshots.TAKEN),
+    ],
     ids=["A/B", "apt"],
 )
 def test_every_record_that_an_exploration_meets_comes_back(
@@ -150,6 +156,55 @@ def test_what_is_torn_or_foreign_is_unreadable(content: bytes) -> None:
 def test_nothing_is_coerced_and_nothing_is_guessed(field: str, value: object) -> None:
     with pytest.raises(UnreadableState, match="journal"):
         decode(changed(IMMUTABLE, **{field: value}))
+
+
+def stored_in_format_1(state: str) -> bytes:
+    lines = (DATA / "journal_format_1.jsonl").read_bytes().splitlines()
+    return next(line for line in lines if json.loads(line)["record"]["flow"]["name"] == state)
+
+
+@pytest.mark.parametrize(
+    ("stored", "goes_on"),
+    [
+        ("restarting", "restarting"),
+        ("installing_packages", "downloading_packages"),
+        ("installing_upgrade", "downloading_upgrade"),
+        ("rebooting", "rebooting"),
+    ],
+)
+def test_an_apt_update_of_format_1_goes_on_with_a_plan(stored: str, goes_on: str) -> None:
+    record = decode(stored_in_format_1(stored))
+
+    assert record.flow is not None
+    assert record.flow.name == goes_on
+    assert isinstance(record.flow.data, MutableUpdate)
+    assert record.flow.data.before == (("agent", "1"), ("helper", "1"))
+    assert record.outbox == (UpdateStatus(status_type=UpdateStatusType.STARTED),)
+
+
+@pytest.mark.parametrize("stored", ["restarting", "installing_packages", "installing_upgrade", "rebooting"])
+def test_an_agent_ends_the_update_that_it_finds_in_format_1(stored: str) -> None:
+    answer = ubuntu(update_source=UpdateSource(kernel_command="quiet", custom_repos=("Types: deb",)))
+    bench = AgentBench(answer, journal=Notebook(decode(stored_in_format_1(stored))))
+    bench.node.available["agent"] = "2"
+    # What the update had done when the journal was written.
+    bench.node.packages = {"agent": "2", "helper": "1" if stored == "restarting" else "2"}
+    if stored in ("installing_upgrade", "rebooting"):
+        bench.node.packages["curl"] = "7"
+    if stored != "restarting":
+        bench.node.grub_command_line = "quiet"
+
+    bench.run()
+
+    assert bench.state == "updated"
+    assert bench.node.packages == {"agent": "2", "helper": "2", "curl": "7"}
+    assert bench.reported() == ["STARTED", "UPDATED", "UP_TO_DATE"]
+
+
+def test_an_ab_update_is_written_so_that_an_older_agent_can_go_on_after_a_rollback() -> None:
+    stored = stored_in_format_1("downloading")
+
+    assert encode(decode(stored)).strip() == stored
 
 
 def test_a_newer_format_is_told_apart_from_damage() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edge_day2.domain import mutable_events as ev
 from edge_day2.domain.flow import Event, WindowClosed, WindowOpened, WindowTimedOut
-from edge_day2.domain.mutable import changes
+from edge_day2.domain.mutable_effects import MAX_REPAIR_LOG, changes
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.observation import Observation, PackageDatabase
 from edge_day2.domain.schedules import Window
@@ -25,6 +25,7 @@ from edge_day2.testing.flow_walks import (
     APT_REBOOTING,
     APT_RECORDING,
     APT_RESTARTING,
+    APT_TAKING_SNAPSHOT,
     APT_UPDATED,
     APT_UPDATING_AGENT,
     APT_UPDATING_COMMAND_LINE,
@@ -33,6 +34,9 @@ from edge_day2.testing.flow_walks import (
     APT_VERIFYING,
     BEFORE,
     NOW,
+    PLAN,
+    SNAPSHOT,
+    UPGRADE,
     WINDOW,
     apt_walk,
     failure,
@@ -47,6 +51,7 @@ BEFORE_REBOOT = [
     APT_RECORDING,
     APT_UPDATING_SOURCES,
     APT_UPDATING_AGENT,
+    APT_TAKING_SNAPSHOT,
     APT_UPDATING_HELPER,
     APT_UPDATING_COMMAND_LINE,
     APT_DOWNLOADING_PACKAGES,
@@ -67,29 +72,31 @@ def test_a_whole_update_takes_its_steps_in_order() -> None:
     walk = apt_walk(TARGET).on(WindowOpened(NOW, WINDOW))
     assert walk.command == ev.RecordPackages()
     walk.on(ev.PackagesRecorded(NOW, BEFORE))
-    assert walk.command == ev.UpdateAptSources(("Types: deb",))
+    assert walk.command == ev.UpdateAptSources(("Types: deb",), WINDOW)
     walk.on(ev.SourcesUpdated(NOW))
-    assert walk.command == ev.UpdateAgent()
+    assert walk.command == ev.UpdateAgent(WINDOW)
     walk.on(ev.AgentUpdated(NOW))
     assert walk.command == ev.RestartAgent()
     walk.restarted(node())
-    assert walk.command == ev.UpdateHelper()
+    assert walk.command == ev.TakeSnapshot("edge_day2 2026-03-01T02:00:00.000000Z", "")
+    walk.on(ev.SnapshotTaken(NOW, SNAPSHOT))
+    assert walk.command == ev.UpdateHelper(WINDOW)
     walk.on(ev.HelperUpdated(NOW))
     assert walk.command == ev.SetKernelCommandLine("quiet")
     walk.on(ev.KernelCommandLineUpdated(NOW))
-    assert walk.command == ev.DownloadPackages(("curl",))
-    walk.on(ev.PackagesDownloaded(NOW))
-    assert walk.command == ev.InstallPackages(("curl",))
+    assert walk.command == ev.DownloadPackages(("curl",), WINDOW)
+    walk.on(ev.PackagesDownloaded(NOW, PLAN))
+    assert walk.command == ev.InstallPackages(("curl",), PLAN, WINDOW)
     walk.on(ev.PackagesInstalled(NOW))
-    assert walk.command == ev.DownloadUpgrade()
-    walk.on(ev.UpgradeDownloaded(NOW))
-    assert walk.command == ev.InstallUpgrade()
+    assert walk.command == ev.DownloadUpgrade(WINDOW)
+    walk.on(ev.UpgradeDownloaded(NOW, UPGRADE))
+    assert walk.command == ev.InstallUpgrade(UPGRADE, WINDOW)
     walk.on(ev.UpgradeInstalled(NOW))
     assert walk.command == ev.ComparePackages(BEFORE, "quiet", True)
     walk.on(ev.ChangesFound(NOW, CHANGED, "first"))
     assert walk.command == ev.RebootNode()
     walk.restarted(node("second"))
-    assert walk.command == ev.VerifyUpdate(TARGET, CHANGED)
+    assert walk.command == ev.VerifyUpdate(TARGET, PLAN, CHANGED, SNAPSHOT)
     walk.on(ev.UpdateVerified(NOW))
 
     assert walk.state.name == "updated"
@@ -113,7 +120,7 @@ def test_updated_tells_what_was_installed_and_upgraded() -> None:
 def test_an_agent_that_is_the_newest_is_not_restarted() -> None:
     walk = apt_walk().on(*APT_UPDATING_AGENT, ev.AgentCurrent(NOW))
 
-    assert walk.command == ev.UpdateHelper()
+    assert isinstance(walk.command, ev.TakeSnapshot)
 
 
 def test_nothing_that_changed_needs_no_reboot() -> None:
@@ -135,7 +142,7 @@ def test_a_step_that_fails_still_says_what_it_changed(way: tuple[Event, ...]) ->
     assert walk.command == ev.RecordFailure(() if way is APT_RECORDING else BEFORE)
     assert "FAILED" not in walk.said
 
-    walk.on(ev.FailureRecorded(NOW, CHANGED))
+    walk.on(ev.FailureRecorded(NOW, CHANGED, "first"))
 
     assert walk.state.name == "failed"
     assert walk.state.data.retries == 1
@@ -169,7 +176,7 @@ def test_a_package_database_that_was_interrupted_is_repaired_before_the_step_goe
     pending = walk.command
 
     walk.restarted(node(packages=PackageDatabase.INTERRUPTED))
-    assert walk.command == ev.RepairPackages(1)
+    assert walk.command == ev.RepairPackages(1, WINDOW)
     walk.on(ev.PackagesRepaired(NOW))
 
     assert walk.command == pending
@@ -180,7 +187,7 @@ def test_repairs_are_counted() -> None:
 
     walk.on(ev.PackagesInterrupted(NOW), ev.PackagesRepaired(NOW), ev.PackagesInterrupted(NOW))
 
-    assert walk.command == ev.RepairPackages(2)
+    assert walk.command == ev.RepairPackages(2, WINDOW)
 
 
 def test_a_repair_that_fails_ends_the_update() -> None:
@@ -214,7 +221,7 @@ def test_what_was_installed_before_the_update_is_recorded_only_once() -> None:
 
 @before_reboot
 def test_a_window_that_closes_fails_the_update_where_the_policy_says_so(way: tuple[Event, ...]) -> None:
-    walk = apt_walk().on(*way, WindowTimedOut(NOW), ev.FailureRecorded(NOW, ()))
+    walk = apt_walk().on(*way, WindowTimedOut(NOW), ev.FailureRecorded(NOW, (), ""))
 
     assert walk.state.name == "failed"
     assert walk.detail(FAILED).reasons == (FailureReason.WINDOW_CLOSED,)
@@ -262,3 +269,187 @@ def test_the_update_log_is_the_difference_of_two_package_databases() -> None:
         ("c", UpdateAction.INSTALL, "3", ""),
     ]
     assert {entry.update_type for entry in log} == {UpdateType.OS}
+
+
+PLANNED = pytest.mark.parametrize(
+    "way", [APT_INSTALLING_PACKAGES, APT_INSTALLING_UPGRADE, APT_COMPARING, APT_REBOOTING], ids=lambda way: way[-1].name
+)
+
+
+@PLANNED
+@pytest.mark.parametrize(
+    "drops", [(ev.TargetChanged(NOW, OTHER),), (WindowClosed(NOW), WindowOpened(NOW, WINDOW))], ids=["target", "window"]
+)
+def test_a_plan_counts_only_until_the_target_changes_or_the_steps_begin_anew(
+    way: tuple[Event, ...], drops: tuple[Event, ...]
+) -> None:
+    walk = apt_walk().on(*way)
+    assert walk.state.data.plan == PLAN
+
+    walk.on(*drops)
+
+    assert (walk.state.data.plan, walk.state.data.upgrade_plan) == ((), ())
+
+
+def test_a_crash_in_the_middle_of_the_installation_goes_on_with_the_same_plan() -> None:
+    walk = apt_walk().on(*APT_INSTALLING_PACKAGES)
+
+    walk.restarted(node(packages=PackageDatabase.INTERRUPTED)).on(ev.PackagesRepaired(NOW))
+
+    assert walk.command == ev.InstallPackages(("curl",), PLAN, WINDOW)
+
+
+def test_the_upgrade_may_go_further_than_the_packages_before_it() -> None:
+    further = (("curl", "8.0"), ("libc6", "2.36"))
+    walk = apt_walk().on(*APT_DOWNLOADING_UPGRADE, ev.UpgradeDownloaded(NOW, further), ev.UpgradeInstalled(NOW))
+    walk.on(ev.ChangesFound(NOW, CHANGED, "first"), ev.NodeRebooted(NOW))
+
+    assert walk.command == ev.VerifyUpdate(PackageTarget(update_packages=("curl",)), further, CHANGED, None)
+
+
+def test_a_snapshot_is_taken_after_the_agent_was_updated_and_before_anything_else_is() -> None:
+    for way in (APT_TAKING_SNAPSHOT, (*APT_UPDATING_AGENT, ev.AgentCurrent(NOW))):
+        walk = apt_walk().on(*way)
+        assert walk.command == ev.TakeSnapshot("edge_day2 2026-03-01T02:00:00.000000Z", "")
+
+        walk.on(ev.SnapshotTaken(NOW, SNAPSHOT))
+
+        assert walk.command == ev.UpdateHelper(WINDOW)
+        assert walk.state.data.snapshot == SNAPSHOT
+        assert walk.said == ["STARTED"]
+
+
+def test_the_snapshot_of_an_earlier_window_gives_way_when_the_next_one_is_taken() -> None:
+    later = Window(NOW + timedelta(days=1), NOW + timedelta(days=1, hours=2))
+    walk = apt_walk().on(*APT_TAKING_SNAPSHOT, ev.SnapshotTaken(NOW, SNAPSHOT), WindowClosed(NOW))
+
+    walk.on(WindowOpened(later.start, later), *APT_TAKING_SNAPSHOT[1:])
+    assert walk.command == ev.TakeSnapshot("edge_day2 2026-03-02T02:00:00.000000Z", SNAPSHOT.identifier)
+    walk.on(ev.SnapshotTaken(NOW, ev.Snapshot(identifier="8", packages="")), ev.TargetChanged(NOW, OTHER))
+
+    assert walk.state.data.stale_snapshot == ""
+
+
+def test_a_target_that_changes_in_its_window_keeps_the_snapshot_of_the_window() -> None:
+    walk = apt_walk().on(*APT_TAKING_SNAPSHOT, ev.SnapshotTaken(NOW, SNAPSHOT), ev.TargetChanged(NOW, OTHER))
+    walk.on(*APT_TAKING_SNAPSHOT[1:])
+    assert walk.command == ev.TakeSnapshot("edge_day2 2026-03-01T02:00:00.000000Z", "")
+
+    walk.on(ev.SnapshotTaken(NOW, ev.Snapshot(identifier=SNAPSHOT.identifier, packages="what is installed by now")))
+
+    assert walk.state.data.snapshot == SNAPSHOT
+
+
+ON_THE_WAY_BACK = (
+    *APT_TAKING_SNAPSHOT,
+    ev.SnapshotTaken(NOW, SNAPSHOT),
+    *APT_VERIFYING[len(APT_UPDATING_HELPER) :],
+    ev.RollbackDue(NOW, failure(FailureReason.CRITICAL_SERVICES, "sshd is down")),
+)
+
+
+def test_a_failed_verification_leads_back_to_the_snapshot() -> None:
+    walk = apt_walk().on(*ON_THE_WAY_BACK)
+    assert walk.command == ev.RollBack(SNAPSHOT, 1)
+    assert walk.said == ["STARTED", "FAILED"]
+    walk.on(ev.RollbackPrepared(NOW, "second"))
+    assert walk.command == ev.RebootIntoSnapshot()
+    walk.restarted(node("second"))
+    assert walk.command == ev.RebootIntoSnapshot()
+    walk.restarted(node("third", packages=PackageDatabase.INTERRUPTED))
+    assert walk.command == ev.RecordRollback(BEFORE, SNAPSHOT)
+
+    walk.on(ev.RollbackRecorded(NOW, CHANGED[:1]))
+
+    assert walk.state.name == "rolled_back"
+    assert walk.said == ["STARTED", "FAILED", "FAILED"]
+    kept, rolled_back = walk.detail(FAILED).update_log
+    assert (kept.package_name, kept.status) == ("agent", EntryStatus.INSTALLED)
+    assert (rolled_back.status, rolled_back.failure_log) == (EntryStatus.ROLLED_BACK, "sshd is down")
+    assert walk.detail(FAILED).reasons == (FailureReason.CRITICAL_SERVICES,)
+
+
+def test_a_rollback_that_fails_is_tried_again_and_at_last_said_with_both_reasons() -> None:
+    walk = apt_walk().on(*ON_THE_WAY_BACK)
+
+    walk.on(ev.RollbackFailed(NOW, failure(FailureReason.UPDATE_TOOL, "btrfs: no space")))
+    assert walk.command == ev.RollBack(SNAPSHOT, 2)
+    walk.on(ev.RollbackPrepared(NOW, "second"), ev.NodeRebooted(NOW))
+    walk.on(ev.RollbackFailed(NOW, failure(FailureReason.UPDATE_TOOL, "other packages")))
+    assert walk.command == ev.RollBack(SNAPSHOT, 3)
+    walk.on(ev.RollbackExhausted(NOW, failure(FailureReason.UPDATE_TOOL, "not reached in 2 tries")))
+
+    assert walk.state.name == "failed"
+    (failed,) = [entry for entry in walk.detail(FAILED).update_log if entry.status is EntryStatus.FAILED]
+    assert failed.failure_reason is FailureReason.CRITICAL_SERVICES
+    assert failed.failure_log == "sshd is down: rolling back failed: other packages: not reached in 2 tries"
+
+
+def test_what_cannot_be_repaired_after_the_reboot_is_rolled_back() -> None:
+    walk = apt_walk().on(*ON_THE_WAY_BACK[:-1], ev.PackagesInterrupted(NOW))
+    assert walk.command == ev.RepairPackages(1, None, SNAPSHOT)
+
+    walk.on(ev.RollbackDue(NOW, failure(FailureReason.UPDATE_TOOL, "dpkg: error")))
+
+    assert walk.command == ev.RollBack(SNAPSHOT, 1)
+
+
+def test_nothing_from_outside_stops_a_rollback() -> None:
+    for way in (ON_THE_WAY_BACK, (*ON_THE_WAY_BACK, ev.RollbackPrepared(NOW, "second"))):
+        walk = apt_walk().on(*way)
+
+        accepted = walk.flow.accepts(walk.state)
+
+        assert not {"window_closed", "window_timed_out", "target_changed"} & set(accepted)
+
+
+def test_what_was_repaired_is_said_with_the_outcome_and_kept_short() -> None:
+    walk = apt_walk().on(*APT_INSTALLING_UPGRADE)
+    walk.on(ev.PackagesInterrupted(NOW), ev.PackagesRepaired(NOW, "x" * 100_000))
+
+    walk.on(ev.PackagesInterrupted(NOW), ev.PackagesRepaired(NOW, "Setting up libc6"))
+    walk.on(*APT_UPDATED[len(APT_INSTALLING_UPGRADE) :])
+
+    message = walk.detail(UPDATED).message
+    assert message.startswith("the package database was interrupted and repaired: xxx")
+    assert message.endswith("Setting up libc6")
+    assert len(message) < MAX_REPAIR_LOG + 100
+
+
+def test_a_kernel_command_line_that_the_kernel_runs_with_by_now_needs_no_reboot() -> None:
+    walk = apt_walk(TARGET).on(*APT_UPDATING_COMMAND_LINE, ev.KernelCommandLineUpdated(NOW))
+    assert walk.state.data.kernel_command_line_changed
+
+    walk.on(
+        WindowClosed(NOW), WindowOpened(NOW, WINDOW), *APT_UPDATING_COMMAND_LINE[1:], ev.KernelCommandLineCurrent(NOW)
+    )
+
+    assert not walk.state.data.kernel_command_line_changed
+
+
+def test_a_kernel_command_line_that_nobody_wants_any_more_still_waits_for_its_boot() -> None:
+    walk = apt_walk(TARGET).on(*APT_UPDATING_COMMAND_LINE, ev.KernelCommandLineUpdated(NOW))
+
+    walk.on(ev.TargetChanged(NOW, OTHER), *APT_UPDATING_COMMAND_LINE[1:], ev.KernelCommandLineCurrent(NOW))
+
+    assert walk.state.data.kernel_command_line_changed
+
+
+@pytest.mark.parametrize(
+    ("way", "boot_id", "owed"),
+    [
+        (APT_INSTALLING_UPGRADE, "first", "first"),
+        (APT_INSTALLING_UPGRADE, "", ""),
+        (APT_REBOOTING, "first", "first"),
+        (APT_VERIFYING, "second", ""),
+    ],
+    ids=["packages changed", "nothing changed", "no reboot", "rebooted"],
+)
+def test_a_failed_update_owes_a_reboot_where_packages_changed_in_this_boot(
+    way: tuple[Event, ...], boot_id: str, owed: str
+) -> None:
+    walk = apt_walk().on(*way, ev.StepFailed(NOW, failure(FailureReason.UPDATE_TOOL)))
+
+    walk.on(ev.FailureRecorded(NOW, CHANGED if boot_id else (), boot_id))
+
+    assert walk.state.data.owed_boot_id == owed

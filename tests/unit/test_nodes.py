@@ -11,17 +11,18 @@ import pytest
 from attrs import evolve
 
 from edge_day2.application.immutable_node import ImmutableNode
-from edge_day2.application.mutable_node import MAX_REPAIRS, MutableNode
+from edge_day2.application.mutable_node import MAX_REPAIRS, MAX_ROLLBACKS, MutableNode
 from edge_day2.domain import immutable_events as ab
 from edge_day2.domain import mutable_events as apt
 from edge_day2.domain.flow import Command, FailedEvent, WindowClosed
-from edge_day2.domain.mutable import changes
+from edge_day2.domain.mutable_effects import changes
 from edge_day2.domain.observation import BootEntry, Observation, PackageDatabase, Slot, TrialEvidence
 from edge_day2.domain.statuses import FailureReason, UpdateLogEntry, UpdateType
 from edge_day2.ports.failures import NodeFailure, OutOfTime
 from edge_day2.testing.faults import Calls, Fault, PlannedFault
 from edge_day2.testing.flow_walks import NEW, NOW, OLD, SLOT_A, SLOT_B, WINDOW
-from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode, ModelNode
+from edge_day2.testing.model_apt_node import ModelAptNode
+from edge_day2.testing.model_nodes import ModelABNode, ModelNode
 
 TARGET = ab.ImmutableTarget(image=NEW)
 
@@ -33,7 +34,7 @@ def ab_node(**changes: Any) -> tuple[ModelABNode, ImmutableNode]:
 
 def apt_node(**changes: Any) -> tuple[ModelAptNode, MutableNode]:
     model = evolve(ModelAptNode(packages={"libc": "1"}, available={"libc": "2", "curl": "7"}), **changes)
-    return model, MutableNode(apt=model, apt_sources=model, grub=model, health=model, system=model)
+    return model, MutableNode(apt=model, apt_sources=model, grub=model, health=model, system=model, snapshots=model)
 
 
 def trial_node(**changes: Any) -> tuple[ModelABNode, ImmutableNode]:
@@ -217,22 +218,31 @@ AB_COMMANDS: list[tuple[Command, type[FailedEvent]]] = [
     (ab.RestoreDefault(SLOT_A), ab.RestoreFailed),
     (ab.RebootIntoOrigin(), ab.RebootFailed),
 ]
+UPGRADE = (("libc", "2"),)
+SNAPSHOT = apt.Snapshot(identifier="label", packages="fingerprint")
 APT_COMMANDS: list[tuple[Command, type]] = [
-    (apt.RepairPackages(1), apt.StepFailed),
+    (apt.RepairPackages(1, WINDOW), apt.StepFailed),
     (apt.RecordPackages(), apt.StepFailed),
-    (apt.UpdateAptSources(("Types: deb",)), apt.StepFailed),
-    (apt.UpdateAgent(), apt.StepFailed),
+    (apt.UpdateAptSources(("Types: deb",), WINDOW), apt.StepFailed),
+    (apt.UpdateAgent(WINDOW), apt.StepFailed),
     (apt.RestartAgent(), apt.StepFailed),
-    (apt.UpdateHelper(), apt.StepFailed),
+    (apt.TakeSnapshot("label", ""), apt.StepFailed),
+    (apt.UpdateHelper(WINDOW), apt.StepFailed),
     (apt.SetKernelCommandLine("quiet"), apt.StepFailed),
-    (apt.DownloadPackages(("curl",)), apt.StepFailed),
-    (apt.InstallPackages(("libc",)), apt.StepFailed),
-    (apt.DownloadUpgrade(), apt.StepFailed),
-    (apt.InstallUpgrade(), apt.StepFailed),
+    (apt.DownloadPackages(("curl",), WINDOW), apt.StepFailed),
+    (apt.InstallPackages(("libc",), UPGRADE, WINDOW), apt.StepFailed),
+    (apt.DownloadUpgrade(WINDOW), apt.StepFailed),
+    (apt.InstallUpgrade(UPGRADE, WINDOW), apt.StepFailed),
     (apt.ComparePackages((), "", False), apt.StepFailed),
     (apt.RebootNode(), apt.StepFailed),
-    (apt.VerifyUpdate(apt.PackageTarget(), ()), apt.VerificationFailed),
+    (apt.VerifyUpdate(apt.PackageTarget(), (), ()), apt.VerificationFailed),
+    (apt.VerifyUpdate(apt.PackageTarget(), (), (), SNAPSHOT), apt.RollbackDue),
+    (apt.RepairPackages(1, None, SNAPSHOT), apt.RollbackDue),
     (apt.RecordFailure((("libc", "1"),)), apt.FailureRecorded),
+    (apt.RollBack(SNAPSHOT, 1), apt.RollbackFailed),
+    (apt.RollBack(SNAPSHOT, MAX_ROLLBACKS), apt.RollbackExhausted),
+    (apt.RebootIntoSnapshot(), apt.RollbackFailed),
+    (apt.RecordRollback((), SNAPSHOT), apt.RollbackFailed),
 ]
 
 
@@ -324,7 +334,7 @@ def test_only_what_depends_on_the_window_of_a_mutable_node_is_paused_by_it(
 
     monkeypatch.setattr(MutableNode, "_carry_out", give_up)
     _, node = apt_node()
-    pauses = command.disruptive and not isinstance(command, apt.RepairPackages)
+    pauses = command.disruptive and command != apt.RepairPackages(1, None, SNAPSHOT)
 
     assert type(node.carry_out(command, NOW)) is (WindowClosed if pauses else event)
 
@@ -333,12 +343,12 @@ def test_only_what_depends_on_the_window_of_a_mutable_node_is_paused_by_it(
     "command",
     [
         apt.RecordPackages(),
-        apt.UpdateAgent(),
-        apt.UpdateHelper(),
-        apt.InstallPackages(("libc",)),
-        apt.InstallUpgrade(),
+        apt.UpdateAgent(WINDOW),
+        apt.UpdateHelper(WINDOW),
+        apt.InstallPackages(("libc",), UPGRADE, WINDOW),
+        apt.InstallUpgrade(UPGRADE, WINDOW),
         apt.ComparePackages((), "", False),
-        apt.VerifyUpdate(apt.PackageTarget(), ()),
+        apt.VerifyUpdate(apt.PackageTarget(), (), ()),
     ],
     ids=name_of,
 )
@@ -351,21 +361,21 @@ def test_an_interrupted_package_database_asks_for_a_repair(command: Command) -> 
 def test_a_failure_that_cannot_be_compared_is_recorded_without_changes() -> None:
     _, node = apt_node(half=(("libc", "2"),))
 
-    assert node.carry_out(apt.RecordFailure((("libc", "1"),)), NOW) == apt.FailureRecorded(NOW, ())
+    assert node.carry_out(apt.RecordFailure((("libc", "1"),)), NOW) == apt.FailureRecorded(NOW, (), "boot-0")
 
 
 def test_a_repair_that_finds_the_database_interrupted_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     _, node = apt_node(half=(("libc", "2"),))
     monkeypatch.setattr(ModelAptNode, "repair", lambda model: model.installed())
 
-    assert isinstance(node.carry_out(apt.RepairPackages(1), NOW), apt.StepFailed)
+    assert isinstance(node.carry_out(apt.RepairPackages(1, WINDOW), NOW), apt.StepFailed)
 
 
 def test_repairs_are_limited() -> None:
     _, node = apt_node(half=(("libc", "2"),))
 
-    assert isinstance(node.carry_out(apt.RepairPackages(MAX_REPAIRS), NOW), apt.PackagesRepaired)
-    event = node.carry_out(apt.RepairPackages(MAX_REPAIRS + 1), NOW)
+    assert isinstance(node.carry_out(apt.RepairPackages(MAX_REPAIRS, WINDOW), NOW), apt.PackagesRepaired)
+    event = node.carry_out(apt.RepairPackages(MAX_REPAIRS + 1, WINDOW), NOW)
 
     assert isinstance(event, apt.StepFailed)
     assert "was interrupted 11 times in this update" in event.failure.log
@@ -374,7 +384,11 @@ def test_repairs_are_limited() -> None:
 def test_nothing_to_install_calls_no_tool() -> None:
     model, node = apt_node()
 
-    for command in (apt.DownloadPackages(()), apt.InstallPackages(()), apt.SetKernelCommandLine("")):
+    for command in (
+        apt.DownloadPackages((), WINDOW),
+        apt.InstallPackages((), (), WINDOW),
+        apt.SetKernelCommandLine(""),
+    ):
         assert not isinstance(node.carry_out(command, NOW), FailedEvent)
 
     assert model.calls.possible == []
@@ -406,10 +420,10 @@ def test_what_was_installed_must_still_be_there_after_the_reboot() -> None:
     log = changes((("libc", "0"),), (("libc", "1"), ("vim", "9")), NOW)
     configuration = UpdateLogEntry(package_name="x", update_time=NOW, update_type=UpdateType.CONFIGURATION)
 
-    verified = node.carry_out(apt.VerifyUpdate(apt.PackageTarget(), (*log, configuration)), NOW)
-    older = node.carry_out(apt.VerifyUpdate(apt.PackageTarget(), (evolve(log[0], version="2"),)), NOW)
-    gone = node.carry_out(apt.VerifyUpdate(apt.PackageTarget(), (evolve(log[0], package_name="curl"),)), NOW)
-    other = node.carry_out(apt.VerifyUpdate(apt.PackageTarget(kernel_command_line="debug"), ()), NOW)
+    verified = node.carry_out(apt.VerifyUpdate(apt.PackageTarget(), (), (*log, configuration)), NOW)
+    older = node.carry_out(apt.VerifyUpdate(apt.PackageTarget(), (), (evolve(log[0], version="2"),)), NOW)
+    gone = node.carry_out(apt.VerifyUpdate(apt.PackageTarget(), (), (evolve(log[0], package_name="curl"),)), NOW)
+    other = node.carry_out(apt.VerifyUpdate(apt.PackageTarget(kernel_command_line="debug"), (), ()), NOW)
 
     assert verified == apt.UpdateVerified(NOW)
     assert isinstance(older, apt.VerificationFailed)
@@ -417,13 +431,13 @@ def test_what_was_installed_must_still_be_there_after_the_reboot() -> None:
     assert isinstance(gone, apt.VerificationFailed)
     assert "found nothing after the reboot" in gone.failure.log
     assert isinstance(other, apt.VerificationFailed)
-    assert other.failure.log == "the kernel runs without debug"
+    assert other.failure.log == "the kernel runs without debug, its command line is 'quiet quiet'"
 
 
 def test_a_failure_before_anything_was_recorded_changed_nothing_that_is_known() -> None:
     _, node = apt_node()
 
-    assert node.carry_out(apt.RecordFailure(()), NOW) == apt.FailureRecorded(NOW, ())
+    assert node.carry_out(apt.RecordFailure(()), NOW) == apt.FailureRecorded(NOW, (), "")
 
 
 def test_a_command_of_the_other_kind_of_node_is_no_command() -> None:

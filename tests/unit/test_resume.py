@@ -14,10 +14,11 @@ from edge_day2.domain import mutable_events as apt
 from edge_day2.domain.flow import Command, FlowState
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
-from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.mutable_effects import MutableUpdate
 from edge_day2.domain.observation import BootEntry, Observation, PackageDatabase, Slot, TrialEvidence
 from edge_day2.domain.statuses import FailureReason, UpdateStatusType
-from edge_day2.testing.flow_walks import BEFORE, NEW, NOW, OLD, WINDOW, failure
+from edge_day2.testing.flow_walks import BEFORE, NEW, NOW, OLD, SNAPSHOT, WINDOW, failure
 
 ENTRIES = [BootEntry(slot, variant) for slot in Slot for variant in (0, 1)]
 LATER = NOW + timedelta(minutes=5)
@@ -98,12 +99,17 @@ def mutable_updates(state: str) -> Iterator[FlowState[MutableUpdate]]:
         data = MutableUpdate(
             target=apt.PackageTarget(update_packages=("curl",)),
             window=WINDOW,
+            opened=NOW,
             before=before,
             interrupted=interrupted,
+            snapshot=SNAPSHOT,
             boot_id="this",
             failure=failure(FailureReason.UPDATE_TOOL),
         )
         yield FlowState(MUTABLE_FLOW.name, state, data)
+
+
+UNREPAIRED = {"restarting", "rolling_back", "rebooting_back", "recording_rollback"}
 
 
 @pytest.mark.parametrize("state", MUTABLE_FLOW.states)
@@ -114,7 +120,7 @@ def test_a_mutable_update_goes_on_from_everything_that_can_be_seen(state: str) -
             resumed = MUTABLE_FLOW.resume(update, seen)
 
             interrupted = seen.packages is PackageDatabase.INTERRUPTED or update.data.interrupted
-            if interrupted and state not in {*waits, "restarting"}:
+            if interrupted and state not in {*waits, *UNREPAIRED}:
                 assert isinstance(resumed.command, apt.RepairPackages)
             if state in waits:
                 assert resumed.state == update
@@ -137,7 +143,7 @@ def test_a_reboot_and_an_interrupted_package_database_are_seen_at_once() -> None
     resumed = MUTABLE_FLOW.resume(update, seen)
 
     assert resumed.state.name == "verifying"
-    assert resumed.command == apt.RepairPackages(1)
+    assert resumed.command == apt.RepairPackages(1, None, SNAPSHOT)
 
 
 def test_an_agent_that_restarted_goes_on_with_the_next_step() -> None:
@@ -145,7 +151,7 @@ def test_an_agent_that_restarted_goes_on_with_the_next_step() -> None:
 
     resumed = MUTABLE_FLOW.resume(update, Observation(at=LATER, boot_id="this"))
 
-    assert resumed.command == apt.UpdateHelper()
+    assert isinstance(resumed.command, apt.TakeSnapshot)
 
 
 def test_a_database_that_is_known_to_be_interrupted_is_not_counted_again() -> None:
@@ -154,4 +160,4 @@ def test_a_database_that_is_known_to_be_interrupted_is_not_counted_again() -> No
 
     resumed = MUTABLE_FLOW.resume(update, Observation(at=LATER, boot_id="this", packages=PackageDatabase.INTERRUPTED))
 
-    assert resumed.command == apt.RepairPackages(3)
+    assert resumed.command == apt.RepairPackages(3, WINDOW)

@@ -28,7 +28,8 @@ from edge_day2.domain.statuses import FailureReason, InventoryStatus, parse_deta
 from edge_day2.ports.inventory import Inventory
 from edge_day2.testing import FaultPlan, SimulatedFleet, VirtualClock
 from edge_day2.testing.fault_plan import Misfortune
-from edge_day2.testing.model_nodes import ModelAptNode, Violation
+from edge_day2.testing.model_apt_node import ModelAptNode
+from edge_day2.testing.model_nodes import Violation
 from edge_day2.testing.simulated_node import HistoryKind
 
 TENANT = "11111111-1111-4111-8111-111111111111"

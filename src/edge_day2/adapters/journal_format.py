@@ -1,5 +1,8 @@
 """How an agent's record becomes bytes and comes back: JSON with a format number and a checksum.
 
+A record is written in the oldest format that can hold it: after a rollback an A/B node's older agent has to go on with
+what the newer one wrote. Each earlier format is read.
+
 Nothing is coerced on the way back: what isn't exactly what this version writes is unreadable, and what a newer version
 wrote is told apart from damage by its format number.
 """
@@ -17,16 +20,19 @@ from edge_day2.domain.agent import AgentRecord, Update
 from edge_day2.domain.flow import FlowState
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
-from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.mutable_effects import MutableUpdate
 from edge_day2.errors import NewerFormat, UnreadableState
 
-FORMAT: Final = 1
+# 2: an apt update holds its plan, its snapshot, and what was repaired. All else is as in format 1.
+FORMAT: Final = 2
 
 
 def encode(record: AgentRecord) -> bytes:
     """Return the bytes that stand for `record`."""
     document = _CONVERTER.unstructure(record)
-    return _dump({"format": FORMAT, "sha256": _digest(document), "record": document}) + b"\n"
+    number = 2 if record.flow is not None and record.flow.flow == MUTABLE_FLOW.name else 1
+    return _dump({"format": number, "sha256": _digest(document), "record": document}) + b"\n"
 
 
 def decode(content: bytes) -> AgentRecord:
@@ -49,12 +55,24 @@ def decode(content: bytes) -> AgentRecord:
     if envelope.get("sha256") != _digest(document):
         raise UnreadableState("journal: the checksum doesn't fit the content")
     try:
-        record = _CONVERTER.structure(document, AgentRecord)
+        record = _CONVERTER.structure(_from_format_1(document) if number == 1 else document, AgentRecord)
     except Exception as error:  # there is no end to what foreign content makes a converter raise
         raise UnreadableState(f"journal: not a record of an agent: {error}") from error
     if record.flow is not None:
         _check_state(record.flow)
     return record
+
+
+# What format 1 downloaded wasn't planned: it is downloaded once more, so that there is a plan to install.
+_DOWNLOADED_AGAIN: Final = {"installing_packages": "downloading_packages", "installing_upgrade": "downloading_upgrade"}
+
+
+def _from_format_1(document: Any) -> object:
+    state = document["flow"]
+    if state is None or state["flow"] != MUTABLE_FLOW.name:
+        return document
+    data = {**state["data"], "opened": state["data"]["begun"]}
+    return {**document, "flow": {**state, "name": _DOWNLOADED_AGAIN.get(state["name"], state["name"]), "data": data}}
 
 
 def _check_state(state: Update) -> None:

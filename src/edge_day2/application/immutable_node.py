@@ -10,8 +10,9 @@ from typing import Final
 from attrs import field, frozen
 
 from edge_day2.domain import immutable_events as ev
-from edge_day2.domain.flow import Command, Event, FailedEvent, Failure, WindowClosed
+from edge_day2.domain.flow import WINDOW_CLOSED, Command, Event, FailedEvent, Failure, WindowClosed
 from edge_day2.domain.immutable_events import Image
+from edge_day2.domain.messages import NodeDescription
 from edge_day2.domain.observation import BootEntry, Observation
 from edge_day2.domain.resources import OSType
 from edge_day2.domain.statuses import FailureReason
@@ -62,6 +63,17 @@ class ImmutableNode:
             trial_evidence=boot.trial_evidence,
         )
 
+    def describe(self) -> NodeDescription:
+        """See `NodePort.describe`."""
+        try:
+            image = self.slots.running_image()
+        except Exception:  # whatever an adapter does, the report goes out
+            _log.exception("the running image can't be told")
+            return NodeDescription()
+        return NodeDescription(
+            profile_name=image.profile_name, profile_version=image.profile_version, os_image_id=image.image_id
+        )
+
     def carry_out(self, command: Command, at: datetime) -> Event | None:
         """See `NodePort.carry_out`."""
         if type(command) not in _FAILURES:
@@ -70,7 +82,7 @@ class ImmutableNode:
             return self._carry_out(command, at)
         except OutOfTime as error:
             if command.disruptive:
-                return WindowClosed(at)
+                return WindowClosed(at, f"{WINDOW_CLOSED} ({error})" if str(error) else WINDOW_CLOSED)
             # What doesn't depend on the window can't be paused by it.
             event, reason = _FAILURES[type(command)]
             return event(at, Failure(at=at, reason=reason, log=str(error) or "out of time"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from attrs import evolve, frozen
 
@@ -18,8 +18,10 @@ from edge_day2.domain.agent import (
     AgentPolicy,
     AgentRecord,
     Situation,
+    Update,
     WindowClose,
     flow_of,
+    forgotten,
     held,
     in_progress,
     look,
@@ -31,7 +33,12 @@ from edge_day2.domain.agent import (
     too_short,
 )
 from edge_day2.domain.flow import Event, Transition, WindowClosed, WindowOpened, WindowTimedOut
-from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus
+from edge_day2.domain.messages import (
+    NodeDescription,
+    PlatformUpdateStatusRequest,
+    PlatformUpdateStatusResponse,
+    UpdateStatus,
+)
 from edge_day2.domain.node_windows import ClockMemory, ClockState
 from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
 from edge_day2.errors import InvalidMessage, NewerFormat, RequestError, UnreadableState
@@ -54,6 +61,14 @@ class TickResult:
 
     delivered: int
     problem: str = ""
+
+
+class _Told(NamedTuple):
+    """What the node said of itself, when, and how the last update stood then."""
+
+    at: datetime
+    flow: Update | None
+    description: NodeDescription
 
 
 class PlatformUpdateAgent:
@@ -91,6 +106,7 @@ class PlatformUpdateAgent:
         self._process_ends = False
         self._steady_since: datetime | None = None
         self._read_last: datetime | None = None
+        self._told: _Told | None = None
 
     @property
     def record(self) -> AgentRecord:
@@ -173,7 +189,7 @@ class PlatformUpdateAgent:
             OSError: the journal couldn't be stored.
         """
         if not in_progress(self._record):
-            self._store(evolve(self._record, flow=None), self._clock.now())
+            self._store(forgotten(self._record), self._clock.now())
 
     def explain(self) -> str:
         """Return in one sentence what the agent does, or why it does nothing."""
@@ -219,7 +235,7 @@ class PlatformUpdateAgent:
         while True:
             record = self._record
             report = record.outbox[0] if record.outbox else record.last_report or _IDLE
-            request = PlatformUpdateStatusRequest(host_guid=self._host_guid, update_status=report)
+            request = PlatformUpdateStatusRequest(host_guid=self._host_guid, update_status=self._signed(report, now))
             try:
                 answer = self._link.platform_update_status(request)
             except RequestError as error:
@@ -229,6 +245,31 @@ class PlatformUpdateAgent:
             self._store(self._take(taken, answer, now), now)
             if not self._record.outbox or delivered >= most:
                 return TickResult(delivered=delivered)
+
+    def _signed(self, report: UpdateStatus, now: datetime) -> UpdateStatus:
+        """Return the report with what the node says of itself; the image that a report names itself counts.
+
+        It is added when a report is sent and never stored: it says what is true now. Where an answer was lost, the
+        same report is heard twice, in words that move no update.
+        """
+        node = self._describe(now)
+        image = report if report.os_image_id else node
+        return evolve(
+            report,
+            profile_name=image.profile_name,
+            profile_version=image.profile_version,
+            os_image_id=image.os_image_id,
+            os_update_available=node.os_update_available,
+        )
+
+    def _describe(self, now: datetime) -> NodeDescription:
+        state, told = self._record.flow, self._told
+        # In the middle of an update the node is busy, and what it would say is about to change.
+        if told is not None and in_progress(self._record):
+            return told.description
+        if told is None or told.flow is not state or abs(now - told.at) >= self._policy.describe_every:
+            told = self._told = _Told(now, state, self._node.describe())
+        return told.description
 
     def _take(self, record: AgentRecord, answer: PlatformUpdateStatusResponse, now: datetime) -> AgentRecord:
         try:
@@ -286,7 +327,7 @@ class PlatformUpdateAgent:
         state = self._record.flow
         assert state is not None
         if isinstance(event, WindowClosed) and self._policy.window_close is WindowClose.FAIL:
-            event = WindowTimedOut(event.at)
+            event = WindowTimedOut(event.at, event.log)
         transition = flow_of(state).step(state, event)
         if isinstance(event, WindowOpened):
             # From here the window counts as begun: an update that ends in it isn't begun once more.

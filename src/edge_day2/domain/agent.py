@@ -32,7 +32,8 @@ from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.immutable_events import Image, ImmutableTarget
 from edge_day2.domain.joint_schedule import JointSchedule
 from edge_day2.domain.messages import PlatformUpdateStatusResponse, UpdateSchedule, UpdateStatus
-from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.mutable_effects import MutableUpdate, newest_snapshot
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.node_windows import (
     DOWNLOAD_SPREAD,
@@ -45,14 +46,23 @@ from edge_day2.domain.node_windows import (
     window_fit,
 )
 from edge_day2.domain.observation import Observation
-from edge_day2.domain.resources import KERNEL_COMMAND_LINE, SHA256, OSType, check_kernel_command_line
+from edge_day2.domain.resources import (
+    KERNEL_COMMAND_LINE,
+    SHA256,
+    OSType,
+    check_kernel_command_line,
+    check_update_sources,
+)
 from edge_day2.domain.schedules import Window
 from edge_day2.domain.statuses import EntryStatus, FailureReason, StatusDetail, UpdateLogEntry, UpdateStatusType
 from edge_day2.domain.versions import ImageVersion
 from edge_day2.errors import EdgeDay2Error, InvalidMessage, InvalidResource
 
-# Debian policy 5.6.7, as the original's helper checks it.
-PACKAGE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9.+-]*")
+# Debian policy 5.6.7, as the original's helper checks it; but apt takes a name that ends in "-" for a removal.
+PACKAGE_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.+-]*[a-z0-9.+])?")
+# More than any list that somebody wrote: what goes beyond is a mistake, and must not reach the tools' command lines.
+MAX_PACKAGES: Final = 2_000
+MAX_PACKAGE_NAME: Final = 128
 
 Target: TypeAlias = ImmutableTarget | PackageTarget
 Update: TypeAlias = FlowState[ImmutableUpdate] | FlowState[MutableUpdate]
@@ -76,12 +86,15 @@ class AgentPolicy:
             may have been a power cut, which the node can't tell from an image that doesn't boot.
         interruptions: how many trial boots of one image may be ended by power cuts.
         retries: how many failures before the trial boot are tried again.
+        rollback_pause: how long a mutable node that failed `trial_boots` times in a row, and was rolled back the last
+            time, waits for its repositories to bring something else.
         retry_after: distance to the first retry; it doubles with each, up to `retry_at_most`.
         prefetch: over how long before the window the fleet's downloads ahead of it are spread.
         salt: another one deals the moments of these downloads anew.
         time_to_update: a window that stays open for less isn't used to begin an update or to go on with one.
         time_to_reboot: what is left of the window at the reboot must be enough for it and the verification.
         daily: in a window that never closes, how often a mutable node looks for upgrades.
+        describe_every: how long the agent keeps what the node says of itself (available updates) while nothing changes.
         clock: when the node's clock is believed.
     """
 
@@ -90,6 +103,7 @@ class AgentPolicy:
     trial_boots: int = 2
     interruptions: int = 3
     retries: int = 10
+    rollback_pause: timedelta = timedelta(days=7)
     retry_after: timedelta = timedelta(minutes=10)
     retry_at_most: timedelta = timedelta(days=1)
     prefetch: timedelta = DOWNLOAD_SPREAD
@@ -97,6 +111,7 @@ class AgentPolicy:
     time_to_update: timedelta = timedelta(0)
     time_to_reboot: timedelta = timedelta(0)
     daily: timedelta = timedelta(days=1)
+    describe_every: timedelta = timedelta(hours=1)
     clock: ClockRules = ClockRules(earliest=datetime(2026, 1, 1, tzinfo=UTC))
 
     @property
@@ -163,6 +178,8 @@ def in_progress(record: AgentRecord) -> bool:
 def target_of(answer: PlatformUpdateStatusResponse, os_type: OSType, policy: AgentPolicy) -> Target | None:
     """Return what `answer` wants a node of this type to run, None where it wants nothing.
 
+    Package names come one a line; blank lines and repetitions are nothing. Blank apt sources and repeated ones neither.
+
     Raises:
         InvalidMessage: the answer is for another OS type, or holds something that must never reach the node's tools.
     """
@@ -170,24 +187,33 @@ def target_of(answer: PlatformUpdateStatusResponse, os_type: OSType, policy: Age
         named = None if answer.os_type is None else answer.os_type.name
         raise InvalidMessage("os_type", named, f"{os_type.name}, the type of this node's OS")
     kernel_command_line = answer.update_source.kernel_command
+    sources = tuple(dict.fromkeys(source for source in answer.update_source.custom_repos if source.strip()))
     try:
         check_kernel_command_line(kernel_command_line, "kernel_command", policy.kernel_command_line)
+        check_update_sources(sources, "custom_repos")
     except InvalidResource as error:
         raise InvalidMessage(error.field, error.value, error.expected) from error
     if os_type is OSType.MUTABLE:
-        packages = tuple(line.strip() for line in answer.installed_packages.splitlines() if line.strip())
-        for package in packages:
-            if PACKAGE_NAME.fullmatch(package) is None:
-                raise InvalidMessage("installed_packages", package, f"names that match {PACKAGE_NAME.pattern}")
         return PackageTarget(
-            update_sources=answer.update_source.custom_repos,
-            update_packages=packages,
+            update_sources=sources,
+            update_packages=_packages_of(answer.installed_packages),
             kernel_command_line=kernel_command_line,
         )
     image = _image_of(answer)
     if image is None and not kernel_command_line:
         return None
     return ImmutableTarget(image=image, kernel_command_line=kernel_command_line)
+
+
+def _packages_of(text: str) -> tuple[str, ...]:
+    packages = tuple(dict.fromkeys(line.strip() for line in text.split("\n") if line.strip()))
+    if len(packages) > MAX_PACKAGES:
+        raise InvalidMessage("installed_packages", len(packages), f"at most {MAX_PACKAGES} names")
+    for package in packages:
+        if len(package) > MAX_PACKAGE_NAME or PACKAGE_NAME.fullmatch(package) is None:
+            expected = f"names of at most {MAX_PACKAGE_NAME} characters that match {PACKAGE_NAME.pattern}"
+            raise InvalidMessage("installed_packages", package, expected)
+    return packages
 
 
 def _image_of(answer: PlatformUpdateStatusResponse) -> Image | None:
@@ -283,12 +309,17 @@ def _next_mutable(record: AgentRecord, target: PackageTarget, seen: Situation, p
     if not _fits(seen, policy.time_needed):
         return None
     previous = record.flow.data if record.flow is not None and isinstance(record.flow.data, MutableUpdate) else None
-    if previous is None or previous.target != target:
+    if previous is None:
         return MUTABLE_FLOW.start(MutableUpdate(target=target))
+    begun = MutableUpdate(target=target, stale_snapshot=newest_snapshot(previous), owed_boot_id=previous.owed_boot_id)
+    if previous.target != target:
+        return MUTABLE_FLOW.start(begun)
+    if held(record, seen.now, policy):
+        return None
     # Once per window; one that never closes counts as a new one every day.
     a_day_later = previous.begun is not None and seen.now - previous.begun >= policy.daily
     again = seen.clock.begins or a_day_later
-    return MUTABLE_FLOW.start(MutableUpdate(target=target, retries=previous.retries)) if again else None
+    return MUTABLE_FLOW.start(evolve(begun, retries=previous.retries)) if again else None
 
 
 def _prefetch_due(seen: Situation, policy: AgentPolicy) -> bool:
@@ -301,10 +332,13 @@ def _prefetch_due(seen: Situation, policy: AgentPolicy) -> bool:
 def held(record: AgentRecord, now: datetime, policy: AgentPolicy) -> str:
     """Return why the failed update of an image isn't tried again now, "" where it may be.
 
-    An image that was proven bad is held until the desired OS changes or the failure is forgotten.
+    An image that was proven bad is held until the desired OS changes or the failure is forgotten. Of packages nothing
+    is proven for good, the repositories change: what was rolled back again and again only waits longer.
     """
-    if record.flow is None or not isinstance(record.flow.data, ImmutableUpdate):
+    if record.flow is None:
         return ""
+    if isinstance(record.flow.data, MutableUpdate):
+        return _held_packages(record.flow.name, record.flow.data, now, policy)
     data, failure = record.flow.data, record.flow.data.failure
     if failure is None or failure.reason in (FailureReason.WITHDRAWN, FailureReason.WINDOW_CLOSED):
         return ""
@@ -321,6 +355,25 @@ def held(record: AgentRecord, now: datetime, policy: AgentPolicy) -> str:
     if now < failure.at + distance:
         return f"{name} failed ({failure.log}): tried again after {failure.at + distance:%Y-%m-%d %H:%M} UTC"
     return ""
+
+
+def _held_packages(state: str, data: MutableUpdate, now: datetime, policy: AgentPolicy) -> str:
+    failure = data.failure
+    if state != "rolled_back" or failure is None or data.retries < policy.trial_boots:
+        return ""
+    until = failure.at + policy.rollback_pause
+    log = f"the update failed {data.retries} times and was rolled back ({failure.log})"
+    return f"{log}: tried again after {until:%Y-%m-%d %H:%M} UTC" if now < until else ""
+
+
+def forgotten(record: AgentRecord) -> AgentRecord:
+    """Return the record without the failure of its last update, whose target counts as new from now on."""
+    state = record.flow
+    if state is not None and isinstance(state.data, MutableUpdate):
+        # The snapshot that is there, and a reboot that is owed, aren't forgotten with it.
+        data = evolve(state.data, target=PackageTarget(), failure=None, retries=0)
+        return evolve(record, flow=FlowState(state.flow, state.name, data))
+    return evolve(record, flow=None)
 
 
 def next_event(state: Update, record: AgentRecord, seen: Situation, policy: AgentPolicy) -> Event | None:
@@ -355,7 +408,7 @@ def _closing(command: Command, seen: Situation, policy: AgentPolicy) -> Event | 
         if not reboots or _fits(seen, policy.time_to_reboot):
             return None
         log = f"what is left of the maintenance window isn't enough for the reboot, which needs {policy.time_to_reboot}"
-    return WindowTimedOut(seen.now) if policy.window_close is WindowClose.FAIL else WindowClosed(seen.now, log)
+    return WindowTimedOut(seen.now, log) if policy.window_close is WindowClose.FAIL else WindowClosed(seen.now, log)
 
 
 def _changed_target(state: Update, target: Target | None, now: datetime) -> Event | None:

@@ -76,7 +76,9 @@ class WindowClosed(Event):
 
 @frozen
 class WindowTimedOut(Event):
-    """The window closed, and the policy says that this fails the update (as the original does)."""
+    """The window closed, and the policy says that this fails the update (as the original does). `log`: see above."""
+
+    log: str = WINDOW_CLOSED
 
 
 @frozen

@@ -31,6 +31,16 @@ class UpdateStatus:
 
 
 @frozen(kw_only=True)
+class NodeDescription:
+    """What every report says of a node, whatever its update does: see `UpdateStatus` for the meaning of each."""
+
+    profile_name: str = ""
+    profile_version: str = ""
+    os_image_id: str = ""
+    os_update_available: str = ""
+
+
+@frozen(kw_only=True)
 class PlatformUpdateStatusRequest:
     """One report of the node with the UUID `host_guid`.
 

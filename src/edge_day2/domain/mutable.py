@@ -4,51 +4,41 @@ Rules of this room:
 - the chart below is the only place where order is decided;
 - what was installed before is recorded first, and the update log is the difference to it afterwards, so that a crash
   or a second run of a step loses nothing;
+- what is installed is what was planned and downloaded; a window that opens, or another target, drops the plan;
 - an interrupted package database is repaired before anything else, in whatever state it is found;
 - a reboot that nothing needs doesn't happen;
-- what has been rebooted into is verified whatever the window says.
+- what has been rebooted into is verified whatever the window says; where it fails and the node has snapshots, it goes
+  back. Before the reboot nothing is rolled back: the node still runs what it ran, and the next window tries again.
 
-The arrows are those of the description's "Mutable OS Update Flow". Events and commands are in `mutable_events.py`.
+The snapshot is taken after the agent was updated and before anything else is: the agent that comes up in it is the one
+that wrote the journal, and never an older one that couldn't read it.
+
+The arrows are those of the description's "Mutable OS Update Flow". What a transition does to the data and what it
+reports is in `mutable_effects.py`; events and commands are in `mutable_events.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Final
 
-from attrs import evolve, frozen
 from statemachine import State, StateMachine
 
 from edge_day2.domain import mutable_events as ev
 from edge_day2.domain.flow import (
-    ANY_STATE,
     Command,
-    Effects,
     Event,
-    Failure,
     Flow,
     FlowState,
-    Reports,
     WindowClosed,
     WindowOpened,
     WindowTimedOut,
     loops,
-    paused,
 )
-from edge_day2.domain.messages import UpdateStatus
-from edge_day2.domain.mutable_events import Packages, PackageTarget
+from edge_day2.domain.mutable_effects import EFFECTS, MutableUpdate, whole_plan
+from edge_day2.domain.mutable_events import Snapshot
 from edge_day2.domain.observation import Observation, PackageDatabase
 from edge_day2.domain.schedules import Window
-from edge_day2.domain.statuses import (
-    EntryStatus,
-    FailureReason,
-    StatusDetail,
-    UpdateAction,
-    UpdateLogEntry,
-    UpdateStatusType,
-    UpdateType,
-)
 
 
 class MutableChart(StateMachine):
@@ -59,6 +49,7 @@ class MutableChart(StateMachine):
     updating_sources = State()
     updating_agent = State()
     restarting = State()
+    taking_snapshot = State()
     updating_helper = State()
     updating_kernel_command_line = State()
     downloading_packages = State()
@@ -70,17 +61,23 @@ class MutableChart(StateMachine):
     verifying = State()
     paused = State()
     recording_failure = State()
+    rolling_back = State()
+    rebooting_back = State()
+    recording_rollback = State()
     up_to_date = State(final=True)
     updated = State(final=True)
     failed = State(final=True)
+    rolled_back = State(final=True)
 
     window_opened = recording.from_(scheduled, paused)
 
     packages_recorded = recording.to(updating_sources)
     sources_updated = updating_sources.to(updating_agent)
     agent_updated = updating_agent.to(restarting)
-    agent_restarted = restarting.to(updating_helper)
-    agent_current = updating_agent.to(updating_helper)
+    agent_restarted = restarting.to(taking_snapshot)
+    agent_current = updating_agent.to(taking_snapshot)
+    snapshot_taken = taking_snapshot.to(updating_helper)
+    snapshot_skipped = taking_snapshot.to(updating_helper)
     helper_updated = updating_helper.to(updating_kernel_command_line)
     kernel_command_line_updated = updating_kernel_command_line.to(downloading_packages)
     kernel_command_line_current = updating_kernel_command_line.to(downloading_packages)
@@ -90,13 +87,19 @@ class MutableChart(StateMachine):
     upgrade_installed = installing_upgrade.to(comparing)
     changes_found = comparing.to(rebooting)
     nothing_changed = comparing.to(up_to_date)
-    node_rebooted = rebooting.to(verifying)
+    node_rebooted = rebooting.to(verifying) | rebooting_back.to(recording_rollback)
     update_verified = verifying.to(updated)
     verification_failed = verifying.to(failed)
     failure_recorded = recording_failure.to(failed)
 
+    rollback_due = verifying.to(rolling_back)
+    rollback_prepared = rolling_back.to(rebooting_back)
+    rollback_recorded = recording_rollback.to(rolled_back)
+    rollback_failed = rolling_back.from_(rolling_back, rebooting_back, recording_rollback)
+    rollback_exhausted = rolling_back.to(failed)
+
     _before_reboot = (
-        recording, updating_sources, updating_agent, updating_helper, updating_kernel_command_line,
+        recording, updating_sources, updating_agent, taking_snapshot, updating_helper, updating_kernel_command_line,
         downloading_packages, installing_packages, downloading_upgrade, installing_upgrade, comparing, rebooting,
     )  # fmt: skip
     step_failed = recording_failure.from_(*_before_reboot, restarting, verifying)
@@ -107,191 +110,68 @@ class MutableChart(StateMachine):
     target_changed = loops(scheduled, paused) | recording.from_(*_before_reboot)
 
 
-@frozen(kw_only=True)
-class MutableUpdate:
-    """Everything that an apt update needs to go on.
-
-    Attributes:
-        target: what the update applies.
-        window: the maintenance window that the update works in, None before the first one.
-        begun: when the first window opened.
-        before: what was installed when the update began, None until recorded.
-        interrupted: the package database has to be repaired before the state's own command.
-        kernel_command_line_changed: the next boot has another kernel command line.
-        update_log: what changed, known when the flow compares.
-        boot_id: the boot in which the pending reboot was decided.
-        failure: why the update failed.
-        repairs: how often the package database was found interrupted in this update.
-        retries: failures of this target in a row.
-    """
-
-    target: PackageTarget
-    window: Window | None = None
-    begun: datetime | None = None
-    before: Packages | None = None
-    interrupted: bool = False
-    kernel_command_line_changed: bool = False
-    update_log: tuple[UpdateLogEntry, ...] = ()
-    boot_id: str = ""
-    failure: Failure | None = None
-    repairs: int = 0
-    retries: int = 0
+def _window(data: MutableUpdate) -> Window:
+    assert data.window is not None
+    return data.window
 
 
-_Result = tuple[MutableUpdate, Reports]
-
-_STARTED: Final[Reports] = (UpdateStatus(status_type=UpdateStatusType.STARTED),)
-_UP_TO_DATE: Final[Reports] = (UpdateStatus(status_type=UpdateStatusType.UP_TO_DATE),)
-
-
-def _pause(data: MutableUpdate, event: WindowClosed) -> _Result:
-    return data, paused(event.log)
+def _way_back(data: MutableUpdate) -> Snapshot:
+    assert data.snapshot is not None
+    return data.snapshot
 
 
-def _open_window(data: MutableUpdate, event: WindowOpened) -> _Result:
-    return evolve(data, window=event.window, begun=data.begun or event.at), _STARTED
-
-
-def _interrupted(data: MutableUpdate, event: ev.PackagesInterrupted) -> _Result:
-    return evolve(data, interrupted=True, repairs=data.repairs + 1), ()
-
-
-def _repaired(data: MutableUpdate, event: ev.PackagesRepaired) -> _Result:
-    return evolve(data, interrupted=False), ()
-
-
-def _recorded(data: MutableUpdate, event: ev.PackagesRecorded) -> _Result:
-    return (data if data.before is not None else evolve(data, before=event.installed)), ()
-
-
-def _kernel_command_line_updated(data: MutableUpdate, event: ev.KernelCommandLineUpdated) -> _Result:
-    return evolve(data, kernel_command_line_changed=True), ()
-
-
-def _changes_found(data: MutableUpdate, event: ev.ChangesFound) -> _Result:
-    return evolve(data, update_log=event.update_log, boot_id=event.boot_id), ()
-
-
-def _fail(data: MutableUpdate, event: ev.StepFailed) -> _Result:
-    return evolve(data, failure=event.failure, interrupted=False, retries=data.retries + 1), ()
-
-
-def _timed_out(data: MutableUpdate, event: WindowTimedOut) -> _Result:
-    log = "partial success: the maintenance window closed before the update was done"
-    failure = Failure(at=event.at, reason=FailureReason.WINDOW_CLOSED, log=log)
-    return evolve(data, failure=failure, interrupted=False), ()
-
-
-def _report_failure(data: MutableUpdate) -> _Result:
-    failure = data.failure
-    assert failure is not None
-    entry = UpdateLogEntry(
-        package_name="",
-        update_time=failure.at,
-        update_type=UpdateType.OS,
-        status=EntryStatus.FAILED,
-        failure_reason=failure.reason,
-        failure_log=failure.log,
-    )
-    detail = StatusDetail(update_log=(*data.update_log, entry))
-    return data, (UpdateStatus(status_type=UpdateStatusType.FAILED, status_detail=detail.to_json()),)
-
-
-def _failure_recorded(data: MutableUpdate, event: ev.FailureRecorded) -> _Result:
-    return _report_failure(evolve(data, update_log=event.update_log))
-
-
-def _verification_failed(data: MutableUpdate, event: ev.VerificationFailed) -> _Result:
-    return _report_failure(evolve(data, failure=event.failure, retries=data.retries + 1))
-
-
-def _verified(data: MutableUpdate, event: ev.UpdateVerified) -> _Result:
-    detail = StatusDetail(update_log=data.update_log).to_json()
-    updated = UpdateStatus(status_type=UpdateStatusType.UPDATED, status_detail=detail)
-    return evolve(data, failure=None, retries=0), (updated, *_UP_TO_DATE)
-
-
-def _unchanged(data: MutableUpdate, event: ev.NothingChanged) -> _Result:
-    return evolve(data, failure=None, retries=0), _UP_TO_DATE
-
-
-def _retarget(data: MutableUpdate, event: ev.TargetChanged) -> _Result:
-    # What was recorded before the update and what it changed so far stay true whatever the target is.
-    return evolve(data, target=event.target, retries=0, failure=None), ()
-
-
-def _retarget_in_window(data: MutableUpdate, event: ev.TargetChanged) -> _Result:
-    return _retarget(data, event)[0], _STARTED
-
-
-def changes(before: Packages, after: Packages, at: datetime) -> tuple[UpdateLogEntry, ...]:
-    """Return the update log: what was installed or upgraded between two states of the package database."""
-    versions = dict(before)
-    return tuple(
-        UpdateLogEntry(
-            package_name=name,
-            update_time=at,
-            action=UpdateAction.UPGRADE if name in versions else UpdateAction.INSTALL,
-            version=version,
-            previous_version=versions.get(name, ""),
-        )
-        for name, version in after
-        if versions.get(name) != version
-    )
-
-
-_EFFECTS: Final[Effects[MutableUpdate]] = {
-    (ANY_STATE, WindowOpened): _open_window,
-    (ANY_STATE, ev.PackagesInterrupted): _interrupted,
-    (ANY_STATE, ev.PackagesRepaired): _repaired,
-    (ANY_STATE, ev.PackagesRecorded): _recorded,
-    (ANY_STATE, ev.KernelCommandLineUpdated): _kernel_command_line_updated,
-    (ANY_STATE, ev.ChangesFound): _changes_found,
-    (ANY_STATE, ev.NothingChanged): _unchanged,
-    (ANY_STATE, ev.StepFailed): _fail,
-    (ANY_STATE, ev.FailureRecorded): _failure_recorded,
-    (ANY_STATE, ev.VerificationFailed): _verification_failed,
-    (ANY_STATE, ev.UpdateVerified): _verified,
-    (ANY_STATE, WindowClosed): _pause,
-    (ANY_STATE, WindowTimedOut): _timed_out,
-    (ANY_STATE, ev.TargetChanged): _retarget_in_window,
-    ("scheduled", ev.TargetChanged): _retarget,
-    ("paused", ev.TargetChanged): _retarget,
-}
+def _label(data: MutableUpdate) -> str:
+    assert data.opened is not None
+    return f"edge_day2 {data.opened:%Y-%m-%dT%H:%M:%S.%fZ}"
 
 
 def _compare(data: MutableUpdate) -> Command:
-    changed = data.kernel_command_line_changed
-    return ev.ComparePackages(data.before or (), data.target.kernel_command_line, changed)
+    wanted, changed = data.target.kernel_command_line, data.kernel_command_line_changed
+    return ev.ComparePackages(data.before or (), wanted, changed, data.owed_boot_id)
 
 
 def _step(command: Callable[[MutableUpdate], Command]) -> Callable[[MutableUpdate], Command | None]:
-    return lambda data: ev.RepairPackages(data.repairs) if data.interrupted else command(data)
+    return lambda data: ev.RepairPackages(data.repairs, data.window) if data.interrupted else command(data)
 
 
-_COMMANDS: Final = {
+def _verify(data: MutableUpdate) -> Command:
+    if data.interrupted:
+        return ev.RepairPackages(data.repairs, None, data.snapshot)
+    return ev.VerifyUpdate(data.target, whole_plan(data), data.update_log, data.snapshot)
+
+
+_COMMANDS: Final[dict[str, Callable[[MutableUpdate], Command | None]]] = {
     "recording": _step(lambda data: ev.RecordPackages()),
-    "updating_sources": _step(lambda data: ev.UpdateAptSources(data.target.update_sources)),
-    "updating_agent": _step(lambda data: ev.UpdateAgent()),
+    "updating_sources": _step(lambda data: ev.UpdateAptSources(data.target.update_sources, _window(data))),
+    "updating_agent": _step(lambda data: ev.UpdateAgent(_window(data))),
     "restarting": lambda data: ev.RestartAgent(),
-    "updating_helper": _step(lambda data: ev.UpdateHelper()),
+    "taking_snapshot": _step(lambda data: ev.TakeSnapshot(_label(data), data.stale_snapshot)),
+    "updating_helper": _step(lambda data: ev.UpdateHelper(_window(data))),
     "updating_kernel_command_line": _step(lambda data: ev.SetKernelCommandLine(data.target.kernel_command_line)),
-    "downloading_packages": _step(lambda data: ev.DownloadPackages(data.target.update_packages)),
-    "installing_packages": _step(lambda data: ev.InstallPackages(data.target.update_packages)),
-    "downloading_upgrade": _step(lambda data: ev.DownloadUpgrade()),
-    "installing_upgrade": _step(lambda data: ev.InstallUpgrade()),
-    "comparing": _step(lambda data: _compare(data)),
+    "downloading_packages": _step(lambda data: ev.DownloadPackages(data.target.update_packages, _window(data))),
+    "installing_packages": _step(
+        lambda data: ev.InstallPackages(data.target.update_packages, data.plan, _window(data))
+    ),
+    "downloading_upgrade": _step(lambda data: ev.DownloadUpgrade(_window(data))),
+    "installing_upgrade": _step(lambda data: ev.InstallUpgrade(data.upgrade_plan, _window(data))),
+    "comparing": _step(_compare),
     "rebooting": _step(lambda data: ev.RebootNode()),
-    "verifying": _step(lambda data: ev.VerifyUpdate(data.target, data.update_log)),
+    "verifying": _verify,
     "recording_failure": lambda data: ev.RecordFailure(data.before or ()),
+    "rolling_back": lambda data: ev.RollBack(_way_back(data), data.rollbacks + 1),
+    "rebooting_back": lambda data: ev.RebootIntoSnapshot(),
+    "recording_rollback": lambda data: ev.RecordRollback(data.before or (), _way_back(data)),
 }
 
-# Where a package database that was interrupted is repaired; elsewhere the flow waits, has ended, or has failed.
-_REPAIRS: Final = frozenset(_COMMANDS) - {"recording_failure", "restarting"}
+# Where a package database that was interrupted isn't repaired: the flow is past its steps, or its process is to end.
+_UNREPAIRED: Final = frozenset(
+    {"recording_failure", "restarting", "rolling_back", "rebooting_back", "recording_rollback"}
+)
+_REPAIRS: Final = frozenset(_COMMANDS) - _UNREPAIRED
 
 
 def _observe(state: FlowState[MutableUpdate], seen: Observation) -> Event | None:
-    if state.name == "rebooting" and seen.boot_id != state.data.boot_id:
+    if state.name in ("rebooting", "rebooting_back") and seen.boot_id != state.data.boot_id:
         return ev.NodeRebooted(seen.at)
     if state.name == "restarting":
         return ev.AgentRestarted(seen.at)
@@ -307,12 +187,13 @@ MUTABLE_FLOW: Final = Flow[MutableUpdate](
     events=(
         WindowOpened, WindowClosed, WindowTimedOut, ev.TargetChanged, ev.AgentRestarted,
         ev.PackagesInterrupted, ev.PackagesRepaired, ev.PackagesRecorded, ev.SourcesUpdated, ev.AgentUpdated,
-        ev.AgentCurrent, ev.HelperUpdated, ev.KernelCommandLineUpdated, ev.KernelCommandLineCurrent,
-        ev.PackagesDownloaded, ev.PackagesInstalled, ev.UpgradeDownloaded, ev.UpgradeInstalled, ev.StepFailed,
-        ev.ChangesFound, ev.NothingChanged, ev.NodeRebooted, ev.UpdateVerified, ev.VerificationFailed,
-        ev.FailureRecorded,
+        ev.AgentCurrent, ev.SnapshotTaken, ev.SnapshotSkipped, ev.HelperUpdated, ev.KernelCommandLineUpdated,
+        ev.KernelCommandLineCurrent, ev.PackagesDownloaded, ev.PackagesInstalled, ev.UpgradeDownloaded,
+        ev.UpgradeInstalled, ev.StepFailed, ev.ChangesFound, ev.NothingChanged, ev.NodeRebooted, ev.UpdateVerified,
+        ev.VerificationFailed, ev.FailureRecorded, ev.RollbackDue, ev.RollbackPrepared, ev.RollbackFailed,
+        ev.RollbackExhausted, ev.RollbackRecorded,
     ),
-    effects=_EFFECTS,
+    effects=EFFECTS,
     commands=_COMMANDS,
     observe=_observe,
 )  # fmt: skip

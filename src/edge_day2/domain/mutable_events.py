@@ -11,10 +11,33 @@ from typing import ClassVar, TypeAlias
 from attrs import frozen
 
 from edge_day2.domain.flow import Command, Event, FailedEvent
+from edge_day2.domain.schedules import Window
 from edge_day2.domain.statuses import UpdateLogEntry
 
-# Installed packages as (name, version), sorted by name.
+# (name, version) of packages, sorted by name; those of a foreign architecture are named `name:arch`.
 Packages: TypeAlias = tuple[tuple[str, str], ...]
+
+
+@frozen
+class AvailableUpdate:
+    """A package that is installed and of which the repositories have a newer version."""
+
+    name: str
+    available_version: str
+    architecture: str
+
+
+@frozen(kw_only=True)
+class Snapshot:
+    """A way back: a snapshot of the OS, and what it holds.
+
+    Attributes:
+        identifier: what the node's snapshots call it.
+        packages: fingerprint of the packages that were installed when it was taken (see `fingerprint`).
+    """
+
+    identifier: str
+    packages: str
 
 
 @frozen(kw_only=True)
@@ -45,7 +68,9 @@ class PackagesInterrupted(Event):
 
 @frozen
 class PackagesRepaired(Event):
-    """The package database is sound again."""
+    """The package database is sound again; `log` says what was done about it."""
+
+    log: str = ""
 
 
 @frozen
@@ -71,6 +96,18 @@ class AgentCurrent(Event):
 
 
 @frozen
+class SnapshotTaken(Event):
+    """There is a way back to what runs now."""
+
+    snapshot: Snapshot
+
+
+@frozen
+class SnapshotSkipped(Event):
+    """The node has no snapshots: there is no way back."""
+
+
+@frozen
 class HelperUpdated(Event):
     """The in-band helper is the newest, whether or not it was before."""
 
@@ -87,7 +124,9 @@ class KernelCommandLineCurrent(Event):
 
 @frozen
 class PackagesDownloaded(Event):
-    """The new packages are in apt's archive."""
+    """The new packages are in apt's archive; `plan` is what their installation will change."""
+
+    plan: Packages
 
 
 @frozen
@@ -97,7 +136,9 @@ class PackagesInstalled(Event):
 
 @frozen
 class UpgradeDownloaded(Event):
-    """The upgrades are in apt's archive."""
+    """The upgrades are in apt's archive; `plan` is what their installation will change."""
+
+    plan: Packages
 
 
 @frozen
@@ -140,17 +181,52 @@ class VerificationFailed(FailedEvent):
 
 @frozen
 class FailureRecorded(Event):
-    """What a failed update changed all the same."""
+    """What a failed update changed all the same. `boot_id`: the present boot, "" where nothing can have changed."""
+
+    update_log: tuple[UpdateLogEntry, ...]
+    boot_id: str
+
+
+@frozen
+class RollbackDue(FailedEvent):
+    """After the reboot something isn't what the update wanted, and there is a snapshot to go back to."""
+
+
+@frozen
+class RollbackPrepared(Event):
+    """The next boot has the state of the snapshot. `boot_id`: the present boot."""
+
+    boot_id: str
+
+
+@frozen
+class RollbackFailed(FailedEvent):
+    """Going back didn't work; it is tried again."""
+
+
+@frozen
+class RollbackExhausted(FailedEvent):
+    """Going back was tried often enough."""
+
+
+@frozen
+class RollbackRecorded(Event):
+    """The node runs the snapshot's state; `update_log` is what changed before it was taken, and stays."""
 
     update_log: tuple[UpdateLogEntry, ...]
 
 
 @frozen
 class RepairPackages(Command):
-    """Finish or undo what dpkg was doing when it was interrupted, for the `attempt`-th time in this update."""
+    """Finish or undo what dpkg was doing when it was interrupted, for the `attempt`-th time in this update.
+
+    After the reboot there is no `window` to keep to, and there may be a `snapshot` to go back to where it fails.
+    """
 
     disruptive: ClassVar[bool] = True
     attempt: int
+    window: Window | None
+    snapshot: Snapshot | None = None
 
 
 @frozen
@@ -164,6 +240,7 @@ class UpdateAptSources(Command):
 
     disruptive: ClassVar[bool] = True
     update_sources: tuple[str, ...]
+    window: Window
 
 
 @frozen
@@ -171,6 +248,7 @@ class UpdateAgent(Command):
     """Upgrade the agent's own package, if there is a newer one."""
 
     disruptive: ClassVar[bool] = True
+    window: Window
 
 
 @frozen
@@ -179,10 +257,20 @@ class RestartAgent(Command):
 
 
 @frozen
+class TakeSnapshot(Command):
+    """Take the snapshot of this label, where the node has snapshots, after `stale`, an earlier one, is gone."""
+
+    disruptive: ClassVar[bool] = True
+    label: str
+    stale: str
+
+
+@frozen
 class UpdateHelper(Command):
     """Upgrade the in-band helper's packages, if there are newer ones."""
 
     disruptive: ClassVar[bool] = True
+    window: Window
 
 
 @frozen
@@ -199,14 +287,17 @@ class DownloadPackages(Command):
 
     disruptive: ClassVar[bool] = True
     update_packages: tuple[str, ...]
+    window: Window
 
 
 @frozen
 class InstallPackages(Command):
-    """Install the packages from apt's archive, without download and without reboot."""
+    """Install the packages from apt's archive, without download and without reboot: the plan, or what is left of it."""
 
     disruptive: ClassVar[bool] = True
     update_packages: tuple[str, ...]
+    plan: Packages
+    window: Window
 
 
 @frozen
@@ -214,25 +305,30 @@ class DownloadUpgrade(Command):
     """Download the upgrades of everything installed, without installing them."""
 
     disruptive: ClassVar[bool] = True
+    window: Window
 
 
 @frozen
 class InstallUpgrade(Command):
-    """Install the upgrades from apt's archive, without download and without reboot."""
+    """Install the upgrades from apt's archive, without download and without reboot: the plan, or what is left of it."""
 
     disruptive: ClassVar[bool] = True
+    plan: Packages
+    window: Window
 
 
 @frozen
 class ComparePackages(Command):
     """Say what changed since `before`.
 
-    A kernel command line that was changed, or that the kernel doesn't run with yet, is a change too.
+    A kernel command line that was changed, or that the kernel doesn't run with yet, is a change too; and so is a reboot
+    that an earlier, failed update still owes: it changed packages in the boot `owed_boot_id` ("": none is owed).
     """
 
     before: Packages
     kernel_command_line: str
     kernel_command_line_changed: bool
+    owed_boot_id: str = ""
 
 
 @frozen
@@ -244,10 +340,15 @@ class RebootNode(Command):
 
 @frozen
 class VerifyUpdate(Command):
-    """Check packages, kernel command line and services after the reboot."""
+    """Check packages, kernel, kernel command line and services after the reboot.
+
+    `plan` is what was to be installed, `update_log` what was; `snapshot` is the way back, where there is one.
+    """
 
     target: PackageTarget
+    plan: Packages
     update_log: tuple[UpdateLogEntry, ...]
+    snapshot: Snapshot | None = None
 
 
 @frozen
@@ -255,3 +356,24 @@ class RecordFailure(Command):
     """Say what a failed update changed since `before`."""
 
     before: Packages
+
+
+@frozen
+class RollBack(Command):
+    """See to it that the next boot has the state of the snapshot, for the `attempt`-th time in this update."""
+
+    snapshot: Snapshot
+    attempt: int
+
+
+@frozen
+class RebootIntoSnapshot(Command):
+    """Reboot, whatever the window says: the node isn't well."""
+
+
+@frozen
+class RecordRollback(Command):
+    """Check that the snapshot's state runs, and say what had changed since `before` when it was taken."""
+
+    before: Packages
+    snapshot: Snapshot

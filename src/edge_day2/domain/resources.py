@@ -116,13 +116,21 @@ def check_kernel_command_line(value: str, name: str, alphabet: re.Pattern[str] =
         raise InvalidResource(name, value, allowed)
 
 
-def _sources(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+def check_update_sources(value: tuple[str, ...], name: str) -> None:
+    """Refuse a set of apt sources that is too large. What each says is the business of whoever applies it.
+
+    Raises:
+        InvalidResource: more than 100 sources, or one that is blank or has more than 10,000 characters.
+    """
     if len(value) > _MAX_SOURCES:
-        raise InvalidResource(_name(instance, attribute), len(value), f"at most {_MAX_SOURCES} apt sources")
+        raise InvalidResource(name, len(value), f"at most {_MAX_SOURCES} apt sources")
     for source in value:
         if not source.strip() or len(source) > _MAX_SOURCE:
-            allowed = f"a deb822 text of 1 to {_MAX_SOURCE} characters"
-            raise InvalidResource(_name(instance, attribute), source, allowed)
+            raise InvalidResource(name, source, f"a deb822 text of 1 to {_MAX_SOURCE} characters")
+
+
+def _sources(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    check_update_sources(value, _name(instance, attribute))
 
 
 def _packages(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:

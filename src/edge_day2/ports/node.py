@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 
 from edge_day2.domain.flow import Command, Event
+from edge_day2.domain.messages import NodeDescription
 from edge_day2.domain.observation import Observation
 from edge_day2.domain.resources import OSType
 
@@ -23,6 +24,13 @@ class NodePort(Protocol):
 
         Raises:
             NodeFailure: the node can't be observed; nothing may be done to it before it can.
+        """
+        ...
+
+    def describe(self) -> NodeDescription:
+        """Return what every report says of the node besides its status.
+
+        Never raises: what can't be told is left empty. Costs up to seconds; callers keep the answer for a while.
         """
         ...
 

@@ -12,6 +12,10 @@ class SystemPort(Protocol):
         """Return a text that changes with every boot and with nothing else."""
         ...
 
+    def kernel_release(self) -> str:
+        """Return the release of the running kernel, as `uname -r` says it."""
+        ...
+
     def reboot(self) -> None:
         """Begin an orderly reboot. May return before the machine goes down, or never.
 

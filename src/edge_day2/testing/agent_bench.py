@@ -24,7 +24,8 @@ from edge_day2.domain.resources import OSType
 from edge_day2.domain.schedules import SingleSchedule
 from edge_day2.domain.statuses import parse_detail
 from edge_day2.errors import EdgeDay2Error, Unavailable
-from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode
+from edge_day2.testing.model_apt_node import ModelAptNode
+from edge_day2.testing.model_nodes import ModelABNode
 
 NOW: Final = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 OPEN: Final = UpdateSchedule(single_schedule=SingleSchedule(NOW, NOW + timedelta(hours=2)))

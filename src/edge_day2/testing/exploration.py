@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 from edge_day2.application.platform_update_agent import PlatformUpdateAgent
 from edge_day2.domain.agent import flow_of, in_progress
 from edge_day2.ports.failures import NodeFailure
-from edge_day2.testing.faults import Calls, PlannedFault, PowerCut
+from edge_day2.testing.faults import AgentKilled, Calls, PlannedFault, PowerCut
 from edge_day2.testing.model_nodes import Violation
 from edge_day2.testing.worlds import ENDS_OF_A_WORD, OPEN, SHUT, M, Scenario, World, WorldClock, WorldJournal, WorldLink
 
@@ -160,6 +160,7 @@ class Exploration(Generic[M]):
             lost = self._copy(world)
             lost.faults -= 1
             lost.journal_lost = lost.begun = True
+            lost.losses += 1
             # What was to be said is lost with the journal: the MM hears of a failure instead, as an update of its own.
             lost.heard = ""
             _, outcome = self._perform(lost, PlatformUpdateAgent.resume, None)
@@ -218,7 +219,7 @@ class Exploration(Generic[M]):
             node=self._scenario.wrap(world.node),
             journal=WorldJournal(world, calls),
             link=WorldLink(world, calls, self._scenario.answer(world.target, schedule)),
-            clock=WorldClock(),
+            clock=WorldClock(world),
             policy=self._scenario.policy,
         )
         agent._record = world.record
@@ -235,6 +236,9 @@ class Exploration(Generic[M]):
                 agent.resume()
         except PowerCut:
             self._cut(world)
+        except AgentKilled:
+            calls.planned = None
+            agent.resume()
         except (OSError, NodeFailure):
             # The journal couldn't be stored, or the node not observed: the service manager starts the agent again.
             calls.planned = None

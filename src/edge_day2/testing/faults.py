@@ -15,6 +15,10 @@ class PowerCut(BaseException):
     """The power is cut: nothing after this line of the agent happens. Not an Exception, so that nobody handles it."""
 
 
+class AgentKilled(BaseException):
+    """The agent's process is killed, and the machine goes on: as by a maintainer script that restarts its service."""
+
+
 class Fault(enum.Enum):
     """How a call goes wrong."""
 
@@ -23,11 +27,14 @@ class Fault(enum.Enum):
     CUT_BEFORE = "power cut before it"
     CUT_DURING = "power cut in the middle of it"
     CUT_AFTER = "power cut after it"
+    KILLED_DURING = "the agent is killed in the middle of it"
+    KILLED_AFTER = "the agent is killed after it"
 
 
 READ = (Fault.FAILS,)
 CHANGE = (Fault.FAILS, Fault.FAILS_AFTER, Fault.CUT_BEFORE, Fault.CUT_AFTER)
 LONG_CHANGE = (*CHANGE, Fault.CUT_DURING)
+AGENT_CHANGE = (*LONG_CHANGE, Fault.KILLED_DURING, Fault.KILLED_AFTER)
 STORE = (Fault.FAILS, Fault.CUT_BEFORE, Fault.CUT_AFTER)
 
 
@@ -66,16 +73,18 @@ class Calls:
             raise PowerCut(name)
         if fault is Fault.FAILS:
             raise failure(name)
-        if fault is Fault.CUT_DURING:
+        if fault in (Fault.CUT_DURING, Fault.KILLED_DURING):
             if partial is not None:
                 partial()
-            raise PowerCut(name)
+            raise PowerCut(name) if fault is Fault.CUT_DURING else AgentKilled(name)
         if effect is not None:
             effect()
         if fault is Fault.FAILS_AFTER:
             raise failure(name)
         if fault is Fault.CUT_AFTER:
             raise PowerCut(name)
+        if fault is Fault.KILLED_AFTER:
+            raise AgentKilled(name)
 
     def variants(self) -> list[PlannedFault]:
         """Return every way in which one of the calls made so far could have gone wrong."""

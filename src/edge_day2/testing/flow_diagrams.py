@@ -16,8 +16,9 @@ from edge_day2.domain.flow import Failure, Flow, FlowState
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.immutable_events import Image, ImmutableTarget
-from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate
-from edge_day2.domain.mutable_events import PackageTarget
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.mutable_effects import MutableUpdate
+from edge_day2.domain.mutable_events import PackageTarget, Snapshot
 from edge_day2.domain.observation import BootEntry, Slot
 from edge_day2.domain.schedules import Window
 from edge_day2.domain.statuses import FailureReason
@@ -58,7 +59,9 @@ line alone takes the same way, with a second boot entry of the same slot instead
 
 The OS is patched in place. What is installed is recorded first, and the report in the end is the difference to it, so
 that a crash in the middle loses nothing. A package database that was left in the middle of a change is repaired before
-anything else. If something changed, the node reboots, and the result is verified afterwards.
+anything else. What is installed is what was planned and downloaded. If something changed, the node reboots, and the
+result is verified afterwards. A node with snapshots takes one before it changes anything but its own agent, and goes
+back to it where the verification fails.
 """,
 }
 
@@ -73,7 +76,13 @@ _UPDATES: Final[dict[str, Any]] = {
         trial=BootEntry(Slot.B),
         failure=Failure(at=_AT, reason=FailureReason.UNSPECIFIED),
     ),
-    "mutable": MutableUpdate(target=PackageTarget()),
+    "mutable": MutableUpdate(
+        target=PackageTarget(),
+        window=Window(_AT, _AT + timedelta(hours=1)),
+        opened=_AT,
+        snapshot=Snapshot(identifier="1", packages=""),
+        failure=Failure(at=_AT, reason=FailureReason.UNSPECIFIED),
+    ),
 }
 
 

@@ -13,7 +13,8 @@ from edge_day2.domain.flow import Event, Failure, Flow, FlowState, Transition, W
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.messages import UpdateStatus
-from edge_day2.domain.mutable import MUTABLE_FLOW, MutableUpdate, changes
+from edge_day2.domain.mutable import MUTABLE_FLOW
+from edge_day2.domain.mutable_effects import MutableUpdate, changes
 from edge_day2.domain.observation import BootEntry, Observation, Slot
 from edge_day2.domain.schedules import Window
 from edge_day2.domain.statuses import FailureReason, StatusDetail, UpdateStatusType, parse_detail
@@ -91,6 +92,9 @@ AB_SETTLING: Final = (*AB_REBOOTING, ab.OriginBooted(NOW, "second", failure(Fail
 
 BEFORE: Final[apt.Packages] = (("agent", "1"), ("libc6", "2.35"))
 AFTER: Final[apt.Packages] = (("agent", "2"), ("curl", "7.81"), ("libc6", "2.35"))
+PLAN: Final[apt.Packages] = (("curl", "7.81"),)
+UPGRADE: Final[apt.Packages] = ()
+SNAPSHOT: Final = apt.Snapshot(identifier="7", packages="fingerprint")
 
 
 def apt_walk(target: apt.PackageTarget = apt.PackageTarget(update_packages=("curl",))) -> Walk:  # noqa: B008  # frozen
@@ -103,12 +107,13 @@ APT_RECORDING: Final[tuple[Event, ...]] = (WindowOpened(NOW, WINDOW),)
 APT_UPDATING_SOURCES: Final = (*APT_RECORDING, apt.PackagesRecorded(NOW, BEFORE))
 APT_UPDATING_AGENT: Final = (*APT_UPDATING_SOURCES, apt.SourcesUpdated(NOW))
 APT_RESTARTING: Final = (*APT_UPDATING_AGENT, apt.AgentUpdated(NOW))
-APT_UPDATING_HELPER: Final = (*APT_RESTARTING, apt.AgentRestarted(NOW))
+APT_TAKING_SNAPSHOT: Final = (*APT_RESTARTING, apt.AgentRestarted(NOW))
+APT_UPDATING_HELPER: Final = (*APT_TAKING_SNAPSHOT, apt.SnapshotSkipped(NOW))
 APT_UPDATING_COMMAND_LINE: Final = (*APT_UPDATING_HELPER, apt.HelperUpdated(NOW))
 APT_DOWNLOADING_PACKAGES: Final = (*APT_UPDATING_COMMAND_LINE, apt.KernelCommandLineCurrent(NOW))
-APT_INSTALLING_PACKAGES: Final = (*APT_DOWNLOADING_PACKAGES, apt.PackagesDownloaded(NOW))
+APT_INSTALLING_PACKAGES: Final = (*APT_DOWNLOADING_PACKAGES, apt.PackagesDownloaded(NOW, PLAN))
 APT_DOWNLOADING_UPGRADE: Final = (*APT_INSTALLING_PACKAGES, apt.PackagesInstalled(NOW))
-APT_INSTALLING_UPGRADE: Final = (*APT_DOWNLOADING_UPGRADE, apt.UpgradeDownloaded(NOW))
+APT_INSTALLING_UPGRADE: Final = (*APT_DOWNLOADING_UPGRADE, apt.UpgradeDownloaded(NOW, UPGRADE))
 APT_COMPARING: Final = (*APT_INSTALLING_UPGRADE, apt.UpgradeInstalled(NOW))
 APT_REBOOTING: Final = (*APT_COMPARING, apt.ChangesFound(NOW, changes(BEFORE, AFTER, NOW), "first"))
 APT_VERIFYING: Final = (*APT_REBOOTING, apt.NodeRebooted(NOW))

@@ -1,4 +1,4 @@
-"""Two small honest models of a node, for exploration and simulation: what they hold is all that a node is.
+"""Small honest models of a node, for exploration and simulation: what they hold is all that a node is.
 
 A model has no opinion on how an update should go; it only knows what a machine does when it is told something, when
 the power is cut, and when it boots. What must never be done to a node raises `Violation`.
@@ -13,11 +13,10 @@ from typing import Self
 from attrs import define, evolve, field
 
 from edge_day2.domain.immutable_events import Image
-from edge_day2.domain.mutable_events import Packages
-from edge_day2.domain.observation import BootEntry, PackageDatabase, Slot, TrialEvidence
+from edge_day2.domain.observation import BootEntry, Slot, TrialEvidence
 from edge_day2.domain.statuses import FailureReason
 from edge_day2.ports.bootloader import BootState
-from edge_day2.ports.failures import NodeFailure, PackageDatabaseInterrupted
+from edge_day2.ports.failures import NodeFailure
 from edge_day2.testing.faults import CHANGE, LONG_CHANGE, READ, Calls
 
 _TORN = Image(profile_name="", image_id="", sha256="torn")
@@ -27,7 +26,9 @@ class Violation(BaseException):
     """Something happened to a node that must never happen. Not an Exception, so that nobody handles it."""
 
 
-def _fails(reason: FailureReason) -> type[Exception]:
+def fails(reason: FailureReason) -> type[Exception]:
+    """Return the error of a call that goes wrong for this reason."""
+
     class _Failure(NodeFailure):
         def __init__(self, name: str) -> None:
             super().__init__(reason, f"{name}: simulated fault")
@@ -35,12 +36,11 @@ def _fails(reason: FailureReason) -> type[Exception]:
     return _Failure
 
 
-_DOWNLOAD = _fails(FailureReason.DOWNLOAD_FAIL)
-_WRITE = _fails(FailureReason.UT_WRITE)
-_BOOT = _fails(FailureReason.BOOTLOADER_FAIL)
-_COMMIT = _fails(FailureReason.OS_COMMIT_FAIL)
-_HEALTH = _fails(FailureReason.CRITICAL_SERVICES)
-_APT = _fails(FailureReason.UPDATE_TOOL)
+DOWNLOAD = fails(FailureReason.DOWNLOAD_FAIL)
+_WRITE = fails(FailureReason.UT_WRITE)
+BOOT = fails(FailureReason.BOOTLOADER_FAIL)
+_COMMIT = fails(FailureReason.OS_COMMIT_FAIL)
+_HEALTH = fails(FailureReason.CRITICAL_SERVICES)
 
 
 def _always_well(image: Image) -> bool:
@@ -68,13 +68,17 @@ class ModelNode:
         """See `SystemPort`."""
         return f"boot-{self.boot}"
 
+    def kernel_release(self) -> str:
+        """See `SystemPort`."""
+        return "6.1.0"
+
     def reboot(self) -> None:
         """See `SystemPort`."""
-        self.calls.go("reboot", CHANGE, _BOOT, self.power_off)
+        self.calls.go("reboot", CHANGE, BOOT, self.power_off)
 
     def restart_agent(self) -> None:
         """See `SystemPort`. The agent's process is the caller's to end."""
-        self.calls.go("restart agent", READ, _BOOT)
+        self.calls.go("restart agent", READ, BOOT)
 
     def check(self) -> None:
         """See `HealthPort`."""
@@ -143,7 +147,7 @@ class ModelABNode(ModelNode):
 
     def state(self) -> BootState:
         """See `BootloaderPort`."""
-        self.calls.go("read boot state", READ, _BOOT)
+        self.calls.go("read boot state", READ, BOOT)
         return BootState(active=self.active, default=self.default, one_shot=self.one_shot, trial_evidence=self.evidence)
 
     def kernel_command_line(self) -> str:
@@ -158,13 +162,13 @@ class ModelABNode(ModelNode):
         text = kernel_command_line or self.entries[self.active]
         self.verified -= {entry}
         self.proven -= {entry}
-        self.calls.go("write boot entry", CHANGE, _BOOT, lambda: self.entries.update({entry: text}))
+        self.calls.go("write boot entry", CHANGE, BOOT, lambda: self.entries.update({entry: text}))
 
     def remove_entry(self, entry: BootEntry) -> None:
         """See `BootloaderPort`."""
         if entry in (self.active, self.default):
             raise Violation(f"boot entry {entry} was removed while it was running or default")
-        self.calls.go("remove boot entry", CHANGE, _BOOT, lambda: self._drop_entry(entry))
+        self.calls.go("remove boot entry", CHANGE, BOOT, lambda: self._drop_entry(entry))
 
     def _drop_entry(self, entry: BootEntry) -> None:
         self.entries.pop(entry, None)
@@ -174,11 +178,11 @@ class ModelABNode(ModelNode):
         self.disturb("arm")
         if not self.bootable(entry):
             raise Violation(f"boot entry {entry} was armed although it can't boot")
-        self.calls.go("arm", CHANGE, _BOOT, lambda: self._set_one_shot(entry))
+        self.calls.go("arm", CHANGE, BOOT, lambda: self._set_one_shot(entry))
 
     def disarm(self) -> None:
         """See `BootloaderPort`."""
-        self.calls.go("disarm", CHANGE, _BOOT, lambda: self._set_one_shot(None))
+        self.calls.go("disarm", CHANGE, BOOT, lambda: self._set_one_shot(None))
 
     def _set_one_shot(self, entry: BootEntry | None) -> None:
         self.one_shot = entry
@@ -187,7 +191,7 @@ class ModelABNode(ModelNode):
         """See `BootloaderPort`."""
         if entry not in self.proven and not (entry == self.active and entry in self.verified):
             raise Violation(f"boot entry {entry} became the default before it was verified")
-        failure = _BOOT if entry in self.proven else _COMMIT
+        failure = BOOT if entry in self.proven else _COMMIT
         self.calls.go("set default", CHANGE, failure, lambda: self._set_default(entry))
 
     def _set_default(self, entry: BootEntry) -> None:
@@ -209,7 +213,7 @@ class ModelABNode(ModelNode):
 
     def prefetch(self, image: Image) -> None:
         """See `SlotPort`."""
-        self.calls.go("prefetch", LONG_CHANGE, _DOWNLOAD, lambda: self._set_prefetched(image))
+        self.calls.go("prefetch", LONG_CHANGE, DOWNLOAD, lambda: self._set_prefetched(image))
 
     def _set_prefetched(self, image: Image) -> None:
         self.prefetched = image
@@ -225,151 +229,10 @@ class ModelABNode(ModelNode):
         self.contents[slot] = _TORN
         self.proven = frozenset(entry for entry in self.proven if entry.slot is not slot)
         self.verified = frozenset(entry for entry in self.verified if entry.slot is not slot)
-        self.calls.go("write slot", LONG_CHANGE, _DOWNLOAD, lambda: self.contents.update({slot: image}))
+        self.calls.go("write slot", LONG_CHANGE, DOWNLOAD, lambda: self.contents.update({slot: image}))
 
     def verify(self, image: Image, slot: Slot) -> None:
         """See `SlotPort`."""
         self.calls.go("read slot back", READ, _WRITE)
         if self.contents.get(slot) != image:
             raise NodeFailure(FailureReason.UT_WRITE, f"slot {slot.value} doesn't hold {image.image_id}")
-
-
-@define(kw_only=True)
-class ModelAptNode(ModelNode):
-    """A package database that can be interrupted, an archive, sources, and a kernel command line.
-
-    `available` is what the repository has; `half` is what an interrupted change was about. `agent_package` and
-    `helper_package` are the names of the packages that hold the agent and its helper.
-    """
-
-    packages: dict[str, str] = field(factory=dict)
-    available: dict[str, str] = field(factory=dict)
-    archive: frozenset[tuple[str, str]] = frozenset()
-    half: tuple[tuple[str, str], ...] = ()
-    sources: tuple[str, ...] = ()
-    grub_command_line: str = ""
-    kernel_started_with: str = ""
-    agent_package: str = "agent"
-    helper_package: str = "helper"
-
-    def copy(self) -> Self:
-        """Return an independent copy with calls of its own."""
-        return evolve(self, calls=Calls(), packages=dict(self.packages), available=dict(self.available))
-
-    def key(self) -> tuple[object, ...]:
-        """Return everything that distinguishes this node from another, hashable."""
-        return (
-            self.boot, self.running, frozenset(self.packages.items()), frozenset(self.available.items()), self.archive,
-            self.half, self.sources, self.grub_command_line, self.kernel_started_with,
-        )  # fmt: skip
-
-    def reboot(self) -> None:
-        """See `SystemPort`."""
-        self.disturb("reboot")
-        super().reboot()
-
-    def come_up(self, boot: int) -> None:
-        """Boot."""
-        self.boot, self.running, self.kernel_started_with = boot, True, self.grub_command_line
-
-    def state(self) -> PackageDatabase:
-        """See `AptPort`."""
-        return PackageDatabase.INTERRUPTED if self.half else PackageDatabase.SOUND
-
-    def repair(self) -> None:
-        """See `AptPort`."""
-        self.calls.go("dpkg --configure", CHANGE, _APT, self._finish)
-
-    def _finish(self) -> None:
-        self.packages.update(self.half)
-        self.half = ()
-
-    def installed(self) -> Packages:
-        """See `AptPort`."""
-        self.calls.go("read packages", READ, _APT)
-        if self.half:
-            raise PackageDatabaseInterrupted("dpkg was interrupted")
-        return tuple(sorted(self.packages.items()))
-
-    def upgrade_agent(self) -> bool:
-        """See `AptPort`."""
-        return self._change("upgrade agent", self._upgrades(self.agent_package))
-
-    def upgrade_helper(self) -> None:
-        """See `AptPort`."""
-        self._change("upgrade helper", self._upgrades(self.helper_package))
-
-    def _upgrades(self, *names: str) -> tuple[tuple[str, str], ...]:
-        wanted = names or tuple(self.packages)
-        return tuple(
-            (name, self.available[name])
-            for name in sorted(wanted)
-            if name in self.packages and self.available.get(name, self.packages[name]) != self.packages[name]
-        )
-
-    def _change(self, name: str, wanted: tuple[tuple[str, str], ...]) -> bool:
-        self.disturb(name)
-        if self.half:
-            raise PackageDatabaseInterrupted("dpkg was interrupted")
-
-        def leave_half() -> None:
-            self.half = wanted
-
-        self.calls.go(name, LONG_CHANGE, _APT, lambda: self.packages.update(wanted), leave_half)
-        return bool(wanted)
-
-    def _wanted(self, packages: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-        if missing := [name for name in packages if name not in self.available and name not in self.packages]:
-            raise NodeFailure(FailureReason.DOWNLOAD_FAIL, f"Unable to locate package {missing[0]}")
-        return tuple((name, self.available.get(name, self.packages.get(name, ""))) for name in packages)
-
-    def download(self, packages: tuple[str, ...]) -> None:
-        """See `AptPort`."""
-        self._download(self._wanted(packages))
-
-    def download_upgrade(self) -> None:
-        """See `AptPort`."""
-        self._download(self._upgrades())
-
-    def _download(self, wanted: tuple[tuple[str, str], ...]) -> None:
-        def fill() -> None:
-            self.archive |= set(wanted)
-
-        self.calls.go("download packages", CHANGE, _DOWNLOAD, fill)
-
-    def install(self, packages: tuple[str, ...]) -> None:
-        """See `AptPort`."""
-        self._install("install packages", self._wanted(packages))
-
-    def install_upgrade(self) -> None:
-        """See `AptPort`."""
-        self._install("upgrade packages", self._upgrades())
-
-    def _install(self, name: str, wanted: tuple[tuple[str, str], ...]) -> None:
-        missing = set(wanted) - self.archive - set(self.packages.items())
-        if missing:
-            raise Violation(f"{name}: {sorted(missing)} was never downloaded")
-        self._change(name, wanted)
-
-    def replace(self, sources: tuple[str, ...]) -> None:
-        """See `AptSourcesPort`."""
-        self.disturb("replace apt sources")
-
-        def switch() -> None:
-            self.sources = sources
-
-        self.calls.go("replace apt sources", CHANGE, _DOWNLOAD, switch)
-
-    def set_kernel_command_line(self, kernel_command_line: str) -> bool:
-        """See `GrubPort`."""
-        self.disturb("set kernel command line")
-
-        def write() -> None:
-            self.grub_command_line = kernel_command_line
-
-        self.calls.go("update-grub", CHANGE, _BOOT, write)
-        return self.kernel_started_with != kernel_command_line
-
-    def running_kernel_command_line(self) -> str:
-        """See `GrubPort`."""
-        return f"quiet {self.kernel_started_with}"

@@ -18,11 +18,12 @@ from edge_day2.domain.messages import (
     UpdateSchedule,
     UpdateSource,
 )
-from edge_day2.domain.mutable import MutableUpdate
+from edge_day2.domain.mutable_effects import MutableUpdate, fingerprint
 from edge_day2.domain.observation import TrialEvidence
 from edge_day2.domain.resources import OSType
 from edge_day2.ports.node import NodePort
-from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode, Violation
+from edge_day2.testing.model_apt_node import ModelAptNode
+from edge_day2.testing.model_nodes import ModelABNode, Violation
 from edge_day2.testing.worlds import Scenario
 
 # No distance between tries, and few of them: everything that a retry can meet is met soon.
@@ -151,24 +152,46 @@ class ABScenario(Scenario[ModelABNode]):
             raise Violation(f"the update has {state.name}, but {node.active} runs instead of {data.origin}")
 
 
-class AptScenario(Scenario[ModelAptNode]):
-    """An apt node whose orchestrator wants one of several sets of packages and kernel command lines."""
+class Snapshots(enum.Enum):
+    """Whether an apt node has a way back."""
 
-    def __init__(self, *targets: tuple[tuple[str, ...], str], policy: AgentPolicy = IMPATIENT) -> None:
+    NONE = "no snapshots"
+    TAKEN = "snapshots"
+    IGNORED = "snapshots, and a boot loader that doesn't go back to them"
+
+
+class AptScenario(Scenario[ModelAptNode]):
+    """An apt node whose orchestrator wants one of several sets of packages and kernel command lines.
+
+    Args:
+        targets: (packages, kernel command line) of each thing that may be wanted.
+        policy: the agent's.
+        snapshots: whether the node can go back.
+    """
+
+    def __init__(
+        self,
+        *targets: tuple[tuple[str, ...], str],
+        policy: AgentPolicy = IMPATIENT,
+        snapshots: Snapshots = Snapshots.NONE,
+    ) -> None:
         self.name = "apt"
         self.policy = policy
         self._targets = targets
+        self._snapshots = snapshots
 
     def begin(self) -> ModelAptNode:
         """See `Scenario`."""
         return ModelAptNode(
-            packages={"agent": "1", "helper": "1", "libc": "1"},
-            available={"agent": "2", "helper": "2", "libc": "2", "curl": "7", "vim": "9"},
+            packages={"agent": "1", "helper": "1", "linux": "1", "linux-image-1": "1"},
+            available={"agent": "2", "helper": "2", "linux": "2", "linux-image-2": "1", "curl": "7", "vim": "9"},
+            depends={"linux": ("linux-image-2",)},
         )
 
     def wrap(self, node: ModelAptNode) -> NodePort:
         """See `Scenario`."""
-        return MutableNode(apt=node, apt_sources=node, grub=node, health=node, system=node)
+        snapshots = node if self._snapshots is not Snapshots.NONE else None
+        return MutableNode(apt=node, apt_sources=node, grub=node, health=node, system=node, snapshots=snapshots)
 
     def answer(self, target: int | None, schedule: UpdateSchedule) -> PlatformUpdateStatusResponse:
         """See `Scenario`."""
@@ -183,29 +206,50 @@ class AptScenario(Scenario[ModelAptNode]):
 
     def boot(self, node: ModelAptNode, boot: int) -> Iterator[tuple[ModelAptNode, int, str]]:
         """See `Scenario`."""
-        node.come_up(boot)
-        yield node, 0, "boots"
+        if self._snapshots is Snapshots.IGNORED:
+            node.next_root = None
+        booted = node.copy()
+        booted.come_up(boot)
+        yield booted, 0, "boots"
+        if node.kernel_running != booted.kernel_running and node.next_root is None:
+            older = node.copy()
+            older.come_up(boot, node.kernel_running)
+            yield older, 1, "boots the older kernel"
 
     def disturbances(self, node: ModelAptNode) -> Iterator[tuple[ModelAptNode, str]]:
         """See `Scenario`."""
+        if not node.locked:
+            locked = node.copy()
+            locked.locked = True
+            yield locked, "somebody else's apt holds the lock"
         if not node.half:
-            node.half = (("libc", node.packages["libc"]),)
-            yield node, "somebody else's dpkg is interrupted"
+            interrupted = node.copy()
+            interrupted.half = (("linux", node.packages["linux"]),)
+            yield interrupted, "somebody else's dpkg is interrupted"
 
     def check(self, node: ModelAptNode, record: AgentRecord) -> None:
         """See `Scenario`."""
+        if self._snapshots is Snapshots.NONE and node.snapshots:
+            raise Violation("a snapshot was taken of a node that has none")
 
     def check_end(self, node: ModelAptNode, record: AgentRecord) -> None:
         """See `Scenario`."""
         state = record.flow
         if state is None or not isinstance(state.data, MutableUpdate):
             return
+        data = state.data
         if state.name in ("updated", "up_to_date"):
             # What somebody else's dpkg left reinstalls what is there; ours would change something.
             if any(node.packages.get(name) != version for name, version in node.half):
                 raise Violation("the update has ended well, but the package database is interrupted")
-            wanted = {name: node.available[name] for name in (*node.packages, *state.data.target.update_packages)}
-            if node.packages != wanted:
-                raise Violation(f"the update has ended well, but {node.packages} is installed instead of {wanted}")
-            if state.data.target.kernel_command_line not in ("", node.kernel_started_with):
+            missing = [name for name in data.target.update_packages if name not in node.packages]
+            if missing or node.upgrade_plan():
+                raise Violation(f"the update has ended well, but without {missing or node.upgrade_plan()}")
+            if data.target.kernel_command_line not in ("", node.kernel_started_with):
                 raise Violation("the update has ended well, but the kernel runs with another command line")
+        if state.name == "updated" and node.kernel_running != node.newest_kernel():
+            raise Violation(f"the update has ended well, but kernel {node.kernel_running} runs")
+        if state.name == "rolled_back":
+            assert data.snapshot is not None
+            if fingerprint(tuple(sorted(node.packages.items()))) != data.snapshot.packages:
+                raise Violation("the update was rolled back, but other packages are installed than before")

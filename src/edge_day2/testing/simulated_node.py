@@ -30,7 +30,8 @@ from edge_day2.errors import Unavailable
 from edge_day2.ports.maintenance_link import MaintenanceLink
 from edge_day2.testing.fault_plan import COMMIT, FaultPlan, Luck, LuckyCalls, Misfortune, TrialBoot
 from edge_day2.testing.faults import Fault, PowerCut
-from edge_day2.testing.model_nodes import ModelABNode, ModelAptNode
+from edge_day2.testing.model_apt_node import ModelAptNode
+from edge_day2.testing.model_nodes import ModelABNode
 
 # How long commands take, so that a day in the life of a fleet looks like one. Others take seconds.
 _MINUTES: Final[Mapping[type[Command], float]] = {

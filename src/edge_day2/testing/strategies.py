@@ -17,8 +17,8 @@ from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.immutable_events import Image, ImmutableTarget
 from edge_day2.domain.messages import UpdateStatus
-from edge_day2.domain.mutable import MutableUpdate
-from edge_day2.domain.mutable_events import Packages, PackageTarget
+from edge_day2.domain.mutable_effects import MutableUpdate, fingerprint
+from edge_day2.domain.mutable_events import Packages, PackageTarget, Snapshot
 from edge_day2.domain.observation import BootEntry, Observation, PackageDatabase, Slot, TrialEvidence
 from edge_day2.domain.resources import (
     Host,
@@ -65,6 +65,7 @@ __all__ = [
     "platform_update_status_responses",
     "repeated_schedules",
     "single_schedules",
+    "snapshots",
     "status_details",
     "update_log_entries",
     "update_schedules",
@@ -130,6 +131,11 @@ def packages() -> st.SearchStrategy[Packages]:
     return found.map(lambda versions: tuple(sorted(versions.items())))
 
 
+def snapshots() -> st.SearchStrategy[Snapshot]:
+    """Snapshots of an OS."""
+    return st.builds(Snapshot, identifier=_NAMES, packages=packages().map(fingerprint))
+
+
 def boot_entries() -> st.SearchStrategy[BootEntry]:
     """Boot entries: a slot, and one of its two kernel command lines."""
     return st.builds(BootEntry, st.sampled_from(Slot), st.integers(0, 1))
@@ -178,19 +184,28 @@ def immutable_updates(draw: st.DrawFn) -> ImmutableUpdate:
 
 
 def mutable_updates() -> st.SearchStrategy[MutableUpdate]:
-    """The data of an apt update that has come far enough for every state: window and failure are set."""
+    """The data of an apt update that has come far enough for every state: window, snapshot and failure are set."""
     return st.builds(
         MutableUpdate,
         target=package_targets(),
         window=windows(),
         begun=st.none() | instants(),
+        opened=instants(),
         before=st.none() | packages(),
         interrupted=st.booleans(),
         kernel_command_line_changed=st.booleans(),
+        plan=packages(),
+        upgrade_plan=packages(),
+        snapshot=snapshots(),
+        stale_snapshot=st.just("") | _NAMES,
         update_log=st.lists(update_log_entries(), max_size=2).map(tuple),
         boot_id=_BOOTS,
+        owed_boot_id=st.just("") | _BOOTS,
         failure=failures(),
         repairs=st.integers(0, 3),
+        repair_log=st.just("") | _NAMES,
+        rollbacks=st.integers(0, 3),
+        rollback_log=st.just("") | _NAMES,
         retries=st.integers(0, 3),
     )
 
@@ -223,6 +238,8 @@ def _event(flow: Flow[Any], kind: type[Event]) -> st.SearchStrategy[Event]:
         "boot_id": _BOOTS,
         "log": _NAMES,
         "installed": packages(),
+        "plan": packages(),
+        "snapshot": snapshots(),
         "update_log": st.lists(update_log_entries(), max_size=2).map(tuple),
     }
     return st.builds(kind, **{field.name: fields[field.name] for field in attrs.fields(kind)})

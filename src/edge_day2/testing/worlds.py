@@ -60,6 +60,7 @@ class World(Generic[M]):
     heard_updated: bool = False
     begun: bool = False
     journal_lost: bool = False
+    losses: int = 0
     faults: int = 0
     changes: int = 0
 
@@ -67,7 +68,7 @@ class World(Generic[M]):
         """Return everything that distinguishes this world from another."""
         return (
             self.node.key(), self.record, self.up, self.window_open, self.target, self.heard, self.heard_rolled_back,
-            self.heard_updated, self.begun, self.journal_lost, self.faults, self.changes,
+            self.heard_updated, self.begun, self.journal_lost, self.losses, self.faults, self.changes,
         )  # fmt: skip
 
 
@@ -160,10 +161,16 @@ class WorldLink:
 
 
 class WorldClock:
-    """A clock that stands still: only the window opens and closes."""
+    """A clock that stands still, since only the window opens and closes; it moves on where a journal is lost.
+
+    What knows nothing of an earlier update happens later than that.
+    """
+
+    def __init__(self, world: World[M]) -> None:
+        self._world = world
 
     def now(self) -> datetime:
-        return NOW
+        return NOW + timedelta(minutes=self._world.losses)
 
 
 OPEN: Final = UpdateSchedule(
