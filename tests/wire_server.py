@@ -27,7 +27,7 @@ from edge_day2.adapters.grpc import (
 )
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.inventory_service import InventoryService
-from edge_day2.domain.messages import PlatformUpdateStatusRequest, UpdateStatus
+from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus
 from edge_day2.domain.resources import ScheduleTarget, TargetLevel
 from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
 from edge_day2.ports.inventory import Inventory
@@ -93,6 +93,20 @@ def updates(count: int) -> list[UpdateStatus]:
 
 
 IDLE = says(UpdateStatusType.UP_TO_DATE)
+
+
+class Recorder(MaintenanceManager):
+    """A Maintenance Manager that notes what it is told."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        super().__init__(inventory, clock=SystemClock())
+        self.told: list[UpdateStatus] = []
+
+    def platform_update_status(
+        self, request: PlatformUpdateStatusRequest, *, tenant: str
+    ) -> PlatformUpdateStatusResponse:
+        self.told.append(request.update_status)
+        return super().platform_update_status(request, tenant=tenant)
 
 
 class RunningServer:

@@ -155,3 +155,11 @@ class Internal(RequestError):
 
 class StorageError(Unavailable):
     """The database failed: disk full, locked for too long, connection lost. Nothing was half written."""
+
+
+class AgentRunning(EdgeDay2Error):
+    """Another agent runs on this node. `process` is the id that it wrote down, "" where it hasn't yet."""
+
+    def __init__(self, lock: str, process: str) -> None:
+        super().__init__(f"an agent runs already: process {process or 'unknown'} holds {lock}; stop it first")
+        self.process = process

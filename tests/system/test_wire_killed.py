@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_day2 import Instance, MaintenanceManager, PlatformUpdateAgent
+from edge_day2 import Instance, PlatformUpdateAgent
 from edge_day2.adapters.clock import SystemClock
 from edge_day2.adapters.grpc import GrpcLink
 from edge_day2.adapters.journal import FileJournal
@@ -23,14 +23,14 @@ from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.immutable_node import ImmutableNode
 from edge_day2.domain.agent import AgentRecord
 from edge_day2.domain.immutable_events import Image
-from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus
+from edge_day2.domain.messages import UpdateStatus
 from edge_day2.domain.resources import OSUpdateRun
 from edge_day2.domain.statuses import InventoryStatus
 from edge_day2.ports.inventory import Inventory
 from edge_day2.testing.local_authority import LocalAuthority
 from edge_day2.testing.model_nodes import ModelABNode
 from edge_day2.testing.simulated_node import MemoryJournal
-from wire_server import ONCE, TENANT, guid, running, settle, updates
+from wire_server import ONCE, TENANT, Recorder, guid, running, settle, updates
 
 IMAGE = Image(profile_name="microvisor-nonrt", image_id="3.1", sha256="1" * 64, url="files/edge.raw.gz")
 NODES = 6
@@ -147,20 +147,6 @@ def test_a_killed_server_loses_and_doubles_nothing(tmp_path: Path) -> None:
     assert progress == [2 * count] * NODES
     with open_inventory(url) as inventory:
         check_history(inventory, NODES, count)
-
-
-class Recorder(MaintenanceManager):
-    """A Maintenance Manager that notes what it is told."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        super().__init__(inventory, clock=SystemClock())
-        self.told: list[UpdateStatus] = []
-
-    def platform_update_status(
-        self, request: PlatformUpdateStatusRequest, *, tenant: str
-    ) -> PlatformUpdateStatusResponse:
-        self.told.append(request.update_status)
-        return super().platform_update_status(request, tenant=tenant)
 
 
 def test_a_killed_agent_tells_everything_in_order_and_only_the_last_word_twice(tmp_path: Path) -> None:

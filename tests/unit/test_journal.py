@@ -240,6 +240,49 @@ def test_an_unreadable_file_is_kept_aside_until_a_record_replaces_it(tmp_path: P
     assert FileJournal(path).load() == IMMUTABLE
 
 
+def test_no_copy_of_an_unreadable_file_is_lost_and_their_number_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "journal.json"
+    said = []
+    for content in (b"one", b"two", b"one", b"three", b"four", b"five", b"six", b"two"):
+        path.write_bytes(content)
+        with pytest.raises(UnreadableState) as caught:
+            FileJournal(path).load()
+        said.append(str(caught.value).rpartition("; ")[2].replace(f"{path}.", ""))
+
+    assert said == [
+        "kept as unreadable",
+        "kept as unreadable-2",
+        "kept as unreadable",
+        "kept as unreadable-3",
+        "kept as unreadable-4",
+        "kept as unreadable-5",
+        "not kept: there are 5 copies of others already",
+        "kept as unreadable-2",
+    ]
+    path.unlink()
+    assert {kept.read_bytes() for kept in tmp_path.iterdir()} == {b"one", b"two", b"three", b"four", b"five"}
+
+
+def test_the_agent_goes_on_where_an_unreadable_file_cannot_be_kept(tmp_path: Path) -> None:
+    path = tmp_path / "journal.json"
+    path.write_bytes(b"torn")
+    (tmp_path / "journal.json.unreadable.new").mkdir()
+
+    with pytest.raises(UnreadableState, match=r"it couldn't be kept: .*directory"):
+        FileJournal(path).load()
+
+
+def test_a_copy_is_never_written_through_a_symbolic_link(tmp_path: Path) -> None:
+    path, victim = tmp_path / "journal.json", tmp_path / "victim"
+    path.write_bytes(b"torn")
+    (tmp_path / "journal.json.unreadable").symlink_to(victim)
+
+    with pytest.raises(UnreadableState, match=r"unreadable-2"):
+        FileJournal(path).load()
+
+    assert not victim.exists()
+
+
 def test_a_newer_file_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "journal.json"
     path.write_bytes(b'{"format": 99}')

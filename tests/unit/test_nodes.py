@@ -18,7 +18,7 @@ from edge_day2.domain.flow import Command, FailedEvent, WindowClosed
 from edge_day2.domain.mutable_effects import changes
 from edge_day2.domain.observation import BootEntry, Observation, PackageDatabase, Slot, TrialEvidence
 from edge_day2.domain.statuses import FailureReason, UpdateLogEntry, UpdateType
-from edge_day2.ports.failures import NodeFailure, OutOfTime
+from edge_day2.ports.failures import Interrupted, NodeFailure, OutOfTime
 from edge_day2.testing.faults import Calls, Fault, PlannedFault
 from edge_day2.testing.flow_walks import NEW, NOW, OLD, SLOT_A, SLOT_B, WINDOW
 from edge_day2.testing.model_apt_node import ModelAptNode
@@ -460,3 +460,15 @@ def test_a_failure_says_when_it_happened_and_why() -> None:
     assert str(error) == "signaturecheck: gpg: no key"
     assert isinstance(event, ab.FetchFailed)
     assert (event.failure.at, event.failure.reason) == (later, FailureReason.DOWNLOAD_FAIL)
+
+
+@pytest.mark.parametrize("command", [command for command, _ in AB_COMMANDS + APT_COMMANDS], ids=repr)
+def test_what_is_told_to_stop_has_no_outcome(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    def stop(*_: object) -> None:
+        raise Interrupted
+
+    immutable = command in [one for one, _ in AB_COMMANDS]
+    monkeypatch.setattr(ImmutableNode if immutable else MutableNode, "_carry_out", stop)
+    _, node = ab_node() if immutable else apt_node()
+
+    assert node.carry_out(command, NOW) is None

@@ -17,7 +17,7 @@ from edge_day2.domain.observation import BootEntry, Observation
 from edge_day2.domain.resources import OSType
 from edge_day2.domain.statuses import FailureReason
 from edge_day2.ports.bootloader import BootloaderPort
-from edge_day2.ports.failures import NodeFailure, OutOfTime
+from edge_day2.ports.failures import Interrupted, NodeFailure, OutOfTime
 from edge_day2.ports.health import HealthPort
 from edge_day2.ports.slots import SlotPort
 from edge_day2.ports.system import SystemPort
@@ -80,6 +80,9 @@ class ImmutableNode:
             raise TypeError(f"not a command of the immutable flow: {command!r}")
         try:
             return self._carry_out(command, at)
+        except Interrupted:
+            # The agent is about to end. The command stays pending, and is carried out again after the next start.
+            return None
         except OutOfTime as error:
             if command.disruptive:
                 return WindowClosed(at, f"{WINDOW_CLOSED} ({error})" if str(error) else WINDOW_CLOSED)

@@ -20,7 +20,7 @@ from edge_day2.domain.resources import OSType
 from edge_day2.domain.statuses import FailureReason, UpdateLogEntry, UpdateType
 from edge_day2.ports.apt import AptPort
 from edge_day2.ports.apt_sources import AptSourcesPort
-from edge_day2.ports.failures import NodeFailure, OutOfTime, PackageDatabaseInterrupted
+from edge_day2.ports.failures import Interrupted, NodeFailure, OutOfTime, PackageDatabaseInterrupted
 from edge_day2.ports.grub import GrubPort
 from edge_day2.ports.health import HealthPort
 from edge_day2.ports.snapshots import SnapshotPort
@@ -99,6 +99,9 @@ class MutableNode:
             raise TypeError(f"not a command of the mutable flow: {command!r}")
         try:
             return self._carry_out(command, at)
+        except Interrupted:
+            # The agent is about to end. The command stays pending, and is carried out again after the next start.
+            return None
         except OutOfTime as error:
             if _pausable(command):
                 return WindowClosed(at, f"{WINDOW_CLOSED} ({error})" if str(error) else WINDOW_CLOSED)

@@ -103,6 +103,7 @@ class PlatformUpdateAgent:
         self._policy = policy
         self._record = AgentRecord()
         self._newer_format = ""
+        self._journal_read = False
         self._process_ends = False
         self._steady_since: datetime | None = None
         self._read_last: datetime | None = None
@@ -112,6 +113,11 @@ class PlatformUpdateAgent:
     def record(self) -> AgentRecord:
         """What the journal holds."""
         return self._record
+
+    @property
+    def waits_for_restart(self) -> bool:
+        """Whether a reboot or a restart of this process is under way: nothing is carried out before `resume`."""
+        return self._process_ends
 
     def resume(self) -> None:
         """Find out where the node is after a start of the agent, and go on from there.
@@ -127,7 +133,9 @@ class PlatformUpdateAgent:
         self._process_ends = False
         try:
             self._record = self._usable(self._journal.load() or AgentRecord())
+            self._journal_read = True
         except NewerFormat as error:
+            self._journal_read = True
             self._newer_format = str(error)
             self._record = AgentRecord(outbox=refusal_reports(AgentRecord(), self._newer_format, now))
             return
@@ -135,12 +143,25 @@ class PlatformUpdateAgent:
             _log.error("%s: %s", self._host_guid, error)
             flow = recovered_update(self._node.os_type, self._node.observe(now), str(error))
             self._store(AgentRecord(flow=flow, outbox=refusal_reports(AgentRecord(), str(error), now)), now)
+            self._journal_read = True
         state = self._record.flow
         if state is None:
             return
         transition = flow_of(state).resume(state, self._node.observe(now))
         if transition.state != state or transition.reports:
             self._enter(transition, now)
+
+    def report(self) -> TickResult:
+        """Report to the MM and take its answer as `tick` does; begin nothing, and go on with nothing.
+
+        For an agent whose `resume` raised NodeFailure. Nothing is said as long as the journal couldn't be read.
+
+        Raises:
+            OSError: the journal couldn't be stored.
+        """
+        if not self._journal_read:
+            return TickResult(delivered=0, problem="the journal hasn't been read")
+        return self._deliver(self._clock.now())
 
     def tick(self, now: datetime | None = None) -> TickResult:
         """Report to the MM, take its answer, and begin or go on with an update when it is time.

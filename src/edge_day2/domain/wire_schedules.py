@@ -1,4 +1,4 @@
-"""What the protocol can say of the schedules that apply to a host: the content of an `UpdateSchedule`.
+"""What the protocol can say of the schedules that apply to a host: the content of an `UpdateSchedule`, both ways.
 
 The protocol knows one single schedule, repeated schedules in UTC, and no blackouts. So:
 
@@ -14,20 +14,31 @@ future window can hide an open one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from edge_day2.domain.joint_schedule import JointSchedule
 from edge_day2.domain.messages import UpdateSchedule
 from edge_day2.domain.resources import ScheduleResource
-from edge_day2.domain.schedules import RepeatedSchedule, Schedule, ScheduleKind, SingleSchedule, utc
+from edge_day2.domain.schedules import (
+    LONGEST_DURATION,
+    RepeatedSchedule,
+    Schedule,
+    ScheduleKind,
+    SingleSchedule,
+    cron_bits,
+    utc,
+)
+from edge_day2.errors import InvalidMessage, InvalidSchedule
 
 # A node that isn't heard of for longer than this may still follow a repeated schedule into a later blackout.
 _BLACKOUTS_AHEAD: Final = timedelta(days=35)
 # Seconds on the wire are unsigned, and 0 means "not set".
 _EARLIEST: Final = datetime(1970, 1, 2, tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_SECOND: Final = (_LAST - _EPOCH) // timedelta(seconds=1)
 
 
 def update_schedule(
@@ -79,3 +90,43 @@ def _single(schedules: list[Schedule], blackouts: list[Schedule], now: datetime)
     joint = JointSchedule(schedules, blackouts)
     window = joint.window_at(now) or joint.next_window(now)
     return None if window is None else SingleSchedule(max(window.start, _EARLIEST), window.end)
+
+
+def single_schedule(start_seconds: int, end_seconds: int) -> SingleSchedule | None:
+    """Return what the protocol's single schedule opens, None where that is nothing.
+
+    Args:
+        start_seconds: since 1970 in UTC, not negative.
+        end_seconds: the same; 0 is no end.
+    """
+    if start_seconds > _LAST_SECOND or (end_seconds and end_seconds <= start_seconds):
+        return None
+    closes = _EPOCH + timedelta(seconds=end_seconds) if 0 < end_seconds <= _LAST_SECOND else None
+    return SingleSchedule(_EPOCH + timedelta(seconds=start_seconds), closes)
+
+
+def repeated_schedule(fields: Mapping[str, str], *, duration_seconds: int) -> RepeatedSchedule | None:
+    """Return what the protocol's repeated schedule opens, None where that is nothing (31 February, no duration).
+
+    Args:
+        fields: the cron fields, by the names of `CRON_FIELDS`.
+        duration_seconds: of each window, not negative.
+
+    Raises:
+        InvalidMessage: a field breaks the cron grammar, or the duration is longer than a day.
+    """
+    for name, text in fields.items():
+        try:
+            cron_bits(name, text)
+        except InvalidSchedule as error:
+            raise InvalidMessage(f"repeated_schedules.cron_{name}", text, error.expected) from error
+    if duration_seconds > LONGEST_DURATION:
+        expected = f"a whole number of seconds up to {LONGEST_DURATION}"
+        raise InvalidMessage("repeated_schedules.duration_seconds", duration_seconds, expected)
+    if duration_seconds == 0:
+        return None
+    try:
+        return RepeatedSchedule(**fields, duration_seconds=duration_seconds, time_zone="UTC")
+    except InvalidSchedule:
+        # Everything else has been checked: no calendar has such a day.
+        return None

@@ -35,7 +35,7 @@ class NodePort(Protocol):
         ...
 
     def carry_out(self, command: Command, at: datetime) -> Event | None:
-        """Do what `command` says and return the outcome, None where the process is about to end (a reboot).
+        """Do what `command` says and return the outcome, None where the process is about to end (a reboot, a stop).
 
         Never raises: whatever goes wrong is an event.
         """

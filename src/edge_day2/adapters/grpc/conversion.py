@@ -29,15 +29,15 @@ from edge_day2.domain.messages import (
     UpdateStatus,
 )
 from edge_day2.domain.resources import OSType
-from edge_day2.domain.schedules import LONGEST_DURATION, RepeatedSchedule, SingleSchedule, cron_bits
+from edge_day2.domain.schedules import CRON_FIELDS, RepeatedSchedule, SingleSchedule
 from edge_day2.domain.statuses import UpdateStatusType
-from edge_day2.errors import InvalidMessage, InvalidSchedule
+from edge_day2.domain.wire_schedules import repeated_schedule, single_schedule
+from edge_day2.errors import InvalidMessage
 
 _STATUS_TYPES: Final = {kind.value: kind for kind in UpdateStatusType}
 _NO_IMAGE: Final = OSProfileUpdateSource(os_image_url="", os_image_id="", os_image_sha="", profile_name="")
 _OS_TYPES: Final = {kind.value: kind for kind in OSType}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_SECOND: Final = (datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
 
 
 def encode_request(request: PlatformUpdateStatusRequest) -> bytes:
@@ -205,34 +205,10 @@ def _schedule(message: wire.UpdateSchedule) -> UpdateSchedule:
 
 
 def _single(message: wire.SingleSchedule) -> SingleSchedule | None:
-    start, end = message.start_seconds, message.end_seconds
-    if start > _LAST_SECOND or (end and end <= start):
-        return None
-    closes = _EPOCH + timedelta(seconds=end) if 0 < end <= _LAST_SECOND else None
-    return SingleSchedule(_EPOCH + timedelta(seconds=start), closes)
+    return single_schedule(message.start_seconds, message.end_seconds)
 
 
 def _repeated(message: wire.RepeatedSchedule) -> RepeatedSchedule | None:
-    fields = {
-        "minutes": message.cron_minutes,
-        "hours": message.cron_hours,
-        "day_month": message.cron_day_month,
-        "month": message.cron_month,
-        "day_week": message.cron_day_week,
-    }
-    for name, text in fields.items():
-        try:
-            cron_bits(name, text)
-        except InvalidSchedule as error:
-            raise InvalidMessage(f"repeated_schedules.cron_{name}", text, error.expected) from error
-    duration = message.duration_seconds
-    if duration > LONGEST_DURATION:
-        expected = f"a whole number of seconds up to {LONGEST_DURATION}"
-        raise InvalidMessage("repeated_schedules.duration_seconds", duration, expected)
-    if duration == 0:
-        return None
-    try:
-        return RepeatedSchedule(**fields, duration_seconds=duration, time_zone="UTC")
-    except InvalidSchedule:
-        # Everything else has been checked: no calendar has such a day.
-        return None
+    return repeated_schedule(
+        {name: getattr(message, f"cron_{name}") for name in CRON_FIELDS}, duration_seconds=message.duration_seconds
+    )
