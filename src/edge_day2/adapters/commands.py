@@ -18,8 +18,10 @@ _LAST_BYTES: Final = 2_000
 _BLOCK: Final = 65_536
 
 
-def run_command(command: Sequence[str], *, timeout_seconds: float, reason: FailureReason) -> str:
-    """Run `command`, an argument list, and return the last 2,000 bytes of what it wrote, standard error included.
+def run_command(
+    command: Sequence[str], *, timeout_seconds: float, reason: FailureReason, most_bytes: int = _LAST_BYTES
+) -> str:
+    """Run `command`, an argument list, and return the last `most_bytes` of what it wrote, standard error included.
 
     It gets no input, speaks English, and has a process group of its own, which is killed when time is up. A process
     that it leaves in the background isn't waited for.
@@ -42,11 +44,11 @@ def run_command(command: Sequence[str], *, timeout_seconds: float, reason: Failu
         raise NodeFailure(reason, f"{shown}: can't be started: {error.strerror}") from error
     with process:
         try:
-            said, done = _follow(process, time.monotonic() + timeout_seconds)
+            said, done = _follow(process, time.monotonic() + timeout_seconds, most_bytes)
         finally:
             if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
-    text = said.decode(errors="replace").strip() or "no word"
+    text = said[-_LAST_BYTES:].decode(errors="replace").strip() or "no word"
     if not done:
         raise NodeFailure(reason, f"{shown}: killed, not done after {timeout_seconds:g} seconds: {text}")
     if process.returncode != 0:
@@ -54,7 +56,7 @@ def run_command(command: Sequence[str], *, timeout_seconds: float, reason: Failu
     return said.decode(errors="replace").strip()
 
 
-def _follow(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bool]:
+def _follow(process: subprocess.Popen[bytes], deadline: float, most_bytes: int) -> tuple[bytes, bool]:
     """Return the last of what the program wrote, and whether it ended before the deadline."""
     assert process.stdout is not None
     output, said = process.stdout.fileno(), b""
@@ -68,7 +70,7 @@ def _follow(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, b
                 ready = {key.fd for key, _ in selector.select(left)}
                 if output in ready:
                     block = os.read(output, _BLOCK)
-                    said = (said + block)[-_LAST_BYTES:]
+                    said = (said + block)[-most_bytes:]
                     if not block:
                         selector.unregister(output)
                 elif ended in ready:
