@@ -6,8 +6,10 @@ PYTHON ?= $(shell for p in $(CANDIDATES); do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 DEMO_ARGS ?=
 TEST_ARGS ?=
+# `short` or `full`: docs/firmware_bench.md.
+VM ?= full
 
-.PHONY: demo test lint bench docs proto coverage clean
+.PHONY: demo test lint bench vm-bench docs proto coverage clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/day2_fleet.py $(DEMO_ARGS)
@@ -24,6 +26,9 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.bench
 	@set -e; for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
+vm-bench: $(VENV)/.dev
+	EDGE_DAY2_VM=$(VM) $(BIN)/python -m pytest -n 2 --dist load tests/system/test_firmware.py $(TEST_ARGS)
+
 docs: $(VENV)/.dev
 	$(BIN)/python -m edge_day2.testing.flow_diagrams docs/flows.md
 
@@ -34,7 +39,7 @@ coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov=edge_day2.domain --cov-branch --cov-report=term-missing $(TEST_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .vm build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "edge_day2 needs Python 3.11 or newer, none of $(CANDIDATES) is"; exit 1; }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, cast
 
 import pytest
-from attrs import define
+from attrs import define, field
 
 from edge_day2.testing.faults import PowerCut
 
@@ -31,6 +31,7 @@ class FileFaults:
     planned: int
     cut: bool
     made: int = 0
+    flushed: set[tuple[int, ...]] = field(factory=set)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Stand between the code under test and the operating system until the patches are undone."""
@@ -54,18 +55,26 @@ class FileFaults:
             self.made += 1
             if self.cut and self.made >= self.planned:
                 if name == "fsync" and self.made == self.planned:
-                    _tear(int(str(args[0])))
+                    self._tear(int(str(args[0])))
                 if name == "io.open" and self.made == self.planned:
                     cast(IO[bytes], real(*args, **kwargs)).close()
                 raise PowerCut(name)
             if self.made == self.planned:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            return real(*args, **kwargs)
+            result = real(*args, **kwargs)
+            if name == "fsync":
+                self.flushed.add(_content_key(int(str(args[0]))))
+            return result
 
         return operation
 
+    def _tear(self, descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        # What was flushed before, and not written since, is on the medium.
+        if path.is_file() and _content_key(descriptor) not in self.flushed:
+            os.truncate(path, path.stat().st_size // 2)
 
-def _tear(descriptor: int) -> None:
-    path = Path(f"/proc/self/fd/{descriptor}").readlink()
-    if path.is_file():
-        os.truncate(path, path.stat().st_size // 2)
+
+def _content_key(descriptor: int) -> tuple[int, ...]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

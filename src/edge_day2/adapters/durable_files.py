@@ -11,7 +11,7 @@ from pathlib import Path
 def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     """Make `content` the whole of the file `path`. Durable when it returns.
 
-    It is written beside (`<name>.new`), flushed and renamed; then the folder is flushed. One writer at a time.
+    It is written beside (`<name>.new`), flushed and renamed; then file and folder are flushed. One writer at a time.
 
     Args:
         path: the file. Its folder must be there.
@@ -20,7 +20,7 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 
     Raises:
         OSError: it couldn't be written, the old file stands; ELOOP: `path` is a symbolic link. Where only the last
-            step failed, flushing the folder, the new file is there already.
+            steps failed, flushing file and folder anew, the new file is there already.
     """
     _refuse_link(path)
     beside = path.with_name(f"{path.name}.new")
@@ -33,7 +33,10 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        beside.replace(path)
+            beside.replace(path)
+            # FAT keeps in the folder where a file begins, and writes it with the file: until then the new name leads to
+            # the old file's clusters, and flushing the folder alone frees those on the medium.
+            os.fsync(descriptor)
     except BaseException:
         with contextlib.suppress(OSError):
             beside.unlink()
