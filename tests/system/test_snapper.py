@@ -75,6 +75,7 @@ class BtrfsNode:
         """Return the adapter."""
         return Snapper(
             command=(str(self.script), "snapper", "--no-dbus"),
+            btrfs=(str(self.script), "btrfs"),
             apart=(Path("/proc"),),
             root=Path("/"),
             proc=self.folder / "proc",
@@ -147,6 +148,21 @@ def test_rolling_back_again_before_the_boot_changes_nothing(node: BtrfsNode) -> 
     node.snapper().roll_back(taken)
 
     assert node.subvolumes() == before
+
+
+@needs_btrfs
+def test_a_rollback_that_was_not_booted_is_called_off_by_the_next_snapshot(node: BtrfsNode) -> None:
+    node.snapper().roll_back(node.snapper().take("update 1"))
+    node.run("sh", "-c", "echo new > /state")
+
+    taken = node.snapper().take("update 2")
+    node.boot()
+
+    assert node.run("cat", "/state").strip() == "new"
+    node.run("sh", "-c", "echo newer > /state")
+    node.snapper().roll_back(taken)
+    node.boot()
+    assert node.run("cat", "/state").strip() == "new"
 
 
 @needs_btrfs

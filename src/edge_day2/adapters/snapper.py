@@ -41,6 +41,7 @@ class Snapper:
         config: snapper's configuration of the root.
         apart: folders that must not go back with the root: the journal's above all.
         command: snapper, as an argument list.
+        btrfs: the program of btrfs-progs, as an argument list.
         proc: where procfs is mounted.
         root: the root.
         timeout_seconds: limit of each command.
@@ -52,11 +53,13 @@ class Snapper:
         config: str = "root",
         apart: Sequence[Path] = (Path("/var/lib/edge_day2"),),
         command: Sequence[str] = ("snapper",),
+        btrfs: Sequence[str] = ("btrfs",),
         proc: Path = Path("/proc"),
         root: Path = Path("/"),
         timeout_seconds: float = 300,
     ) -> None:
         self._command = (*command, "--config", config)
+        self._btrfs = tuple(btrfs)
         self._apart = tuple(apart)
         self._proc = proc
         self._root = root
@@ -66,7 +69,11 @@ class Snapper:
         """See `SnapshotPort.take`."""
         self._check_layout()
         mark = hashlib.sha256(label.encode()).hexdigest()[:16]
-        for snapshot in self._snapshots():
+        snapshots = self._snapshots()
+        if any(one.default and not one.active and one.rolled_back for one in snapshots):
+            # snapper itself can only make copies the default: what runs has to be it again.
+            self._execute(*self._btrfs, "subvolume", "set-default", str(self._root))
+        for snapshot in snapshots:
             if snapshot.mark == mark:
                 return _identifier(snapshot)
         self._run("create", "--description", "before a Day 2 update", "--userdata", f"{_LABEL}={mark}")
@@ -113,8 +120,11 @@ class Snapper:
             raise NodeFailure(FailureReason.UPDATE_TOOL, f"snapper's list can't be read: {error!r}") from error
 
     def _run(self, *arguments: str, before: Sequence[str] = ()) -> str:
+        return self._execute(*self._command, *before, *arguments)
+
+    def _execute(self, *command: str) -> str:
         return run_command(
-            (*self._command, *before, *arguments),
+            command,
             timeout_seconds=self._timeout_seconds,
             reason=FailureReason.UPDATE_TOOL,
             most_bytes=_MOST_BYTES,
