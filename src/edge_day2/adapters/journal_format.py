@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from datetime import datetime
 from typing import Any, Final
 
 from cattrs import Converter
 
+from edge_day2.adapters.strict_json import strict_converter
 from edge_day2.domain.agent import AgentRecord, Update
 from edge_day2.domain.flow import FlowState
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
@@ -90,27 +90,7 @@ def _digest(document: object) -> str:
 
 
 def _make_converter() -> Converter:
-    converter = Converter(forbid_extra_keys=True, detailed_validation=False)
-
-    def strictly(kind: type) -> None:
-        def check(value: object, _: object) -> object:
-            if type(value) is not kind:
-                raise TypeError(f"found {value!r}, expected {kind.__name__}")
-            return value
-
-        converter.register_structure_hook(kind, check)
-
-    for kind in (str, int, bool):
-        strictly(kind)
-
-    def instant(value: object, _: object) -> datetime:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is None or moment.tzinfo is None:
-            raise TypeError(f"found {value!r}, expected an aware instant")
-        return moment
-
-    converter.register_unstructure_hook(datetime, datetime.isoformat)
-    converter.register_structure_hook(datetime, instant)
+    converter = strict_converter()
 
     def flow_state(value: Any, _: object) -> Update | None:
         if value is None:

@@ -1,4 +1,4 @@
-"""The contract of the Inventory port as tests: subclass it, say in a fixture what to test, and let pytest run it.
+"""The contracts of ports as tests: subclass one, say in a fixture what to test, and let pytest run it.
 
     class TestMyInventory(InventoryContract):
         @pytest.fixture
@@ -6,8 +6,9 @@
             with MyInventory() as inventory:
                 yield inventory
 
-Every test begins with an empty Inventory. `SharedInventoryContract` adds what holds where several Inventories share one
-storage. Needs pytest and hypothesis.
+Every test of that one begins with an empty Inventory; `SharedInventoryContract` adds what holds where several share a
+storage. The contracts of a node's ports (apt, apt sources, boot loader, GRUB, slots) say in their modules what their
+fixtures are. Needs pytest and hypothesis.
 """
 
 from __future__ import annotations
@@ -20,11 +21,25 @@ from attrs import evolve
 from edge_day2.domain.resources import Host, Region
 from edge_day2.errors import Conflict
 from edge_day2.ports.inventory import Inventory
+from edge_day2.testing.apt_contract import AptContract
+from edge_day2.testing.apt_sources_contract import AptSourcesContract
+from edge_day2.testing.bootloader_contract import BootloaderContract
+from edge_day2.testing.grub_contract import GrubContract
 from edge_day2.testing.inventory_content_contract import InventoryContentContract
 from edge_day2.testing.inventory_contents import TENANT, Fleet, load, plain_fleet, store
 from edge_day2.testing.inventory_transaction_contract import InventoryTransactionContract, count_up, in_threads
+from edge_day2.testing.slots_contract import SlotsContract, TimedSlotsContract
 
-__all__ = ["InventoryContract", "SharedInventoryContract"]
+__all__ = [
+    "AptContract",
+    "AptSourcesContract",
+    "BootloaderContract",
+    "GrubContract",
+    "InventoryContract",
+    "SharedInventoryContract",
+    "SlotsContract",
+    "TimedSlotsContract",
+]
 
 
 class InventoryContract(InventoryContentContract, InventoryTransactionContract):
