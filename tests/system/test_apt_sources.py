@@ -343,7 +343,7 @@ def replace_in_process(bench: Bench, calls: int, *sources: str) -> subprocess.Po
     return subprocess.Popen([sys.executable, "-c", REPLACE, bench.folder, str(calls), json.dumps(sources)])
 
 
-@pytest.mark.parametrize("call", range(1, 8))
+@pytest.mark.parametrize("call", range(1, 10))
 def test_a_process_killed_at_any_of_its_writes_leaves_the_old_or_the_new_set(bench: Bench, call: int) -> None:
     for number in range(2):
         (bench.root.sources / f"pua-{number}.sources").write_text(bench.one.source())
@@ -362,11 +362,11 @@ def test_a_process_killed_at_any_of_its_writes_leaves_the_old_or_the_new_set(ben
     assert "memory.json" not in bench.left_over()
 
 
-def test_seven_writes_are_all_of_them(bench: Bench) -> None:
+def test_nine_writes_are_all_of_them(bench: Bench) -> None:
     for number in range(2):
         (bench.root.sources / f"pua-{number}.sources").write_text(bench.one.source())
 
-    with replace_in_process(bench, 8, bench.two.source()) as process:
+    with replace_in_process(bench, 10, bench.two.source()) as process:
         assert process.wait() == 0
 
 
