@@ -12,7 +12,6 @@ from typing import Final
 from apt_root import AptRoot
 
 _SUITE: Final = "bookworm"
-_MIRROR: Final = os.environ.get("EDGE_DAY2_DEBIAN_MIRROR", "http://deb.debian.org/debian")
 # Made once, ignored by git.
 _CACHE: Final = Path(__file__).parents[1] / ".cache"
 _LIMIT_SECONDS: Final = 900
@@ -24,6 +23,16 @@ printf '%s' "$GRUB_CMDLINE_LINUX_DEFAULT" > /boot/grub/grub.cfg
 """
 
 
+def _mirror() -> str:
+    """Return the mirror that this machine's own apt takes the suite from, or the one that the environment names."""
+    if named := os.environ.get("EDGE_DAY2_DEBIAN_MIRROR"):
+        return named
+    command = ["apt-get", "indextargets", "--format", "$(CODENAME)/$(COMPONENT) $(REPO_URI)", "Identifier: Packages"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    offers = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if " " in line)
+    return offers.get(f"{_SUITE}/main", "")
+
+
 def debian_tarball() -> tuple[Path | None, str]:
     """Return a minimal Debian as a tar file, made by debootstrap where it isn't yet; or None, and why there is none."""
     tarball = _CACHE / f"debian-{_SUITE}-{platform.machine()}.tar"
@@ -33,10 +42,13 @@ def debian_tarball() -> tuple[Path | None, str]:
         return tarball, ""
     if shutil.which("debootstrap") is None:
         return None, "needs debootstrap"
+    mirror = _mirror()
+    if not mirror:
+        return None, f"needs {_SUITE} among apt's sources, or a mirror in EDGE_DAY2_DEBIAN_MIRROR"
     _CACHE.mkdir(exist_ok=True)
     made = _CACHE / f"debian-{os.getpid()}"
     try:
-        command = ["debootstrap", "--variant=minbase", _SUITE, str(made), _MIRROR]
+        command = ["debootstrap", "--variant=minbase", _SUITE, str(made), mirror]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LIMIT_SECONDS)
         if done.returncode != 0:
             return None, f"debootstrap failed: {done.stdout[-300:]}"
