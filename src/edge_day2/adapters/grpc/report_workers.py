@@ -2,7 +2,8 @@
 
 Waking a thread and waking the loop again costs more than most reports do, and several reports share what is read for
 them. So while they come one upon the other they are gathered for a few milliseconds, a worker takes them together, and
-all their answers are handed over at once. A report that comes alone waits for nothing.
+all their answers are handed over at once. A report that comes alone waits for nothing. Two threads at once share one
+Python interpreter and are no faster than one: another worker is put to work only where the first one takes its time.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from edge_day2.adapters.grpc.tokens import Caller
 _log: Final = logging.getLogger(__name__)
 
 # One that is slow delays those that were gathered with it.
-_MOST_AT_A_TIME: Final = 16
-_GATHERED_SECONDS: Final = 0.004
+_MOST_AT_A_TIME: Final = 64
+_GATHERED_SECONDS: Final = 0.008
+_PATIENCE_SECONDS: Final = 0.04
 
 
 @frozen(kw_only=True)
@@ -60,7 +62,8 @@ class ReportWorkers:
         self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._gathered: list[_Job] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._last = -_GATHERED_SECONDS
+        self._last = self._since = -_GATHERED_SECONDS
+        self._busy = 0
         self.in_work = 0
         """Reports that were submitted and aren't done, those included whose caller has gone away."""
         self._threads = [
@@ -77,26 +80,41 @@ class ReportWorkers:
         self._gathered.append(job)
         now = self._loop.time()
         quiet, self._last = now - self._last > _GATHERED_SECONDS, now
-        if len(self._gathered) >= _MOST_AT_A_TIME or (quiet and self._timer is None):
+        if len(self._gathered) == 1:
+            self._since = now
+        if not self._busy and (len(self._gathered) >= _MOST_AT_A_TIME or (quiet and self._timer is None)):
             self._pass_on()
         elif self._timer is None:
-            self._timer = self._loop.call_later(_GATHERED_SECONDS, self._pass_on)
+            self._timer = self._loop.call_later(_GATHERED_SECONDS, self._look)
         return job.outcome
 
     async def close(self) -> None:
         """Let the workers finish what was submitted, and end."""
-        self._pass_on()
+        while self._gathered:
+            self._pass_on()
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
+    def _look(self) -> None:
+        """Pass on what was gathered, if a worker has time for it or is late."""
+        self._timer = None
+        if not self._busy or self._loop.time() - self._since >= _PATIENCE_SECONDS:
+            self._pass_on()
+        elif self._gathered:
+            self._timer = self._loop.call_later(_GATHERED_SECONDS, self._look)
+
     def _pass_on(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        jobs, self._gathered, self._timer = self._gathered, [], None
+            self._timer = None
+        jobs, self._gathered = self._gathered[:_MOST_AT_A_TIME], self._gathered[_MOST_AT_A_TIME:]
         if jobs:
+            self._busy += 1
             self._jobs.put(jobs)
+        if self._gathered:
+            self._timer = self._loop.call_later(_GATHERED_SECONDS, self._look)
 
     def _work(self) -> None:
         while (jobs := self._jobs.get()) is not None:
@@ -114,6 +132,7 @@ class ReportWorkers:
 
     def _hand_over(self, taken: int, jobs: Sequence[_Job], outcomes: Sequence[Outcome]) -> None:
         self.in_work -= taken
+        self._busy -= 1
         for job, outcome in zip(jobs, outcomes, strict=True):
             if not job.outcome.done():
                 job.outcome.set_result(outcome)

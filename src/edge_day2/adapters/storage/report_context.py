@@ -51,10 +51,8 @@ from edge_day2.domain.resources import (
     OSType,
     OSUpdatePolicy,
     OSUpdateRun,
-    Region,
     Resource,
     ScheduleResource,
-    Site,
 )
 from edge_day2.errors import NotFound
 
@@ -181,8 +179,7 @@ REPORT_CONTEXT: Final = _statement()
 
 
 _BY_ID: Final = attrgetter("resource_id")
-# What the hosts of a tenant share: read again and again, and changed by an admin now and then.
-_SHARED: Final = (OSResource, OSUpdatePolicy, Region, ScheduleResource, Site)
+# Most rows are what they were at the last report, and what hosts share is in every one.
 _REMEMBERED_CHARACTERS: Final = 16 << 20
 
 
@@ -214,12 +211,12 @@ _remembered: Final = _Remembered()
 
 
 def decode(kind: type[R], content: str) -> R:
-    """Return the resource that a row's JSON array says; what hosts share is remembered.
+    """Return the resource that a row's JSON array says. It is remembered.
 
     Raises:
         StorageError: the row can't be read.
     """
-    return _remembered.get(kind, content) if kind in _SHARED else shape_of(kind).decode(json.loads(content))
+    return _remembered.get(kind, content)
 
 
 def to_report_context(rows: Iterable[Sequence[Any]], tenant_id: str, guid: str) -> ReportContext:
