@@ -57,6 +57,7 @@ def update_schedule(
     now = utc("now", now)
     ordered = sorted(resources, key=lambda resource: resource.resource_id)
     blackouts = [resource.schedule for resource in ordered if resource.kind is ScheduleKind.BLACKOUT]
+    frozen_times = JointSchedule(blackouts) if blackouts else None
     repeated: dict[RepeatedSchedule, None] = {}
     joined: list[Schedule] = []
     for resource in ordered:
@@ -64,7 +65,7 @@ def update_schedule(
         if resource.kind not in kinds or resource.kind is ScheduleKind.BLACKOUT:
             continue
         sayable = isinstance(schedule, RepeatedSchedule) and schedule.time_zone == "UTC"
-        if sayable and not (blackouts and _touches(schedule, JointSchedule(blackouts), now)):
+        if sayable and (frozen_times is None or not _touches(schedule, frozen_times, now)):
             assert isinstance(schedule, RepeatedSchedule)
             repeated[schedule] = None
         else:
