@@ -13,28 +13,22 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 from cattrs import Converter
 from cattrs.gen import make_dict_unstructure_fn
 
+from edge_day2.adapters.storage.references import KINDS, Kind
 from edge_day2.adapters.strict_json import strict_converter
 from edge_day2.domain.resources import (
-    Host,
-    Instance,
     OSProvider,
-    OSResource,
     OSType,
-    OSUpdatePolicy,
-    OSUpdateRun,
     Provisioning,
     Region,
     Resource,
-    ScheduleResource,
     ScheduleTarget,
     SecurityFeature,
-    Site,
     TargetLevel,
     Trust,
     UpdatePolicyKind,
@@ -46,11 +40,8 @@ from edge_day2.ports.inventory import Inventory
 
 E = TypeVar("E", bound=enum.Enum)
 
-# What is referred to comes first.
-_KINDS: Final[Mapping[str, type[Any]]] = {
-    kind.__name__: kind
-    for kind in (OSResource, Region, Site, Host, OSUpdatePolicy, Instance, ScheduleResource, OSUpdateRun)
-}
+# In their order: what is referred to comes first.
+_KINDS: Final[Mapping[str, Kind]] = {kind.__name__: kind for kind in KINDS}
 _ENUMS: Final = (
     InventoryStatus, OSProvider, OSType, Provisioning, ScheduleKind, SecurityFeature, TargetLevel, Trust,
     UpdatePolicyKind,
