@@ -21,7 +21,7 @@ from edge_day2.adapters.bootloader.kernel_store import KernelStore, StoredFiles
 from edge_day2.domain.observation import BootEntry
 from edge_day2.domain.statuses import FailureReason
 from edge_day2.ports.boot_files import BootFilesPort
-from edge_day2.ports.bootloader import BootState
+from edge_day2.ports.bootloader import BootloaderPort, BootState
 from edge_day2.ports.failures import NodeFailure
 
 
@@ -227,15 +227,19 @@ class BootPartition:
         return {name for name in names if name is not None}
 
 
-def refuse_in_use(state: BootState, entry: BootEntry, what: str) -> None:
-    """See to it that an entry neither runs nor is the default.
+def release(boot_loader: BootloaderPort, entry: BootEntry, what: str) -> BootState:
+    """See to it that nothing boots `entry` until somebody says so again; return where the node stands.
 
     Raises:
-        NodeFailure: it does, or is.
+        NodeFailure: it runs, or is the default.
     """
+    state = boot_loader.state()
     if entry in (state.active, state.default):
         which = "running" if entry == state.active else "default"
         raise boot_failure(f"{entry} is the {which} boot entry and isn't {what}")
+    if state.one_shot == entry:
+        boot_loader.disarm()
+    return state
 
 
 def _free_bytes(path: Path) -> int:

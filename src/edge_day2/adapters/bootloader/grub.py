@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_day2.adapters.bootloader.boot_failure import boot_failure
-from edge_day2.adapters.bootloader.boot_partition import BootPartition, EntryText, refuse_in_use
+from edge_day2.adapters.bootloader.boot_partition import BootPartition, EntryText, release
 from edge_day2.adapters.bootloader.grub_entries import PARAMETER, GrubEntries, entry_id, entry_named, render, short_name
 from edge_day2.adapters.bootloader.grub_environment import GrubEnvironment
 from edge_day2.adapters.bootloader.kernel_images import inspect_linux_kernel
@@ -80,7 +80,7 @@ class Grub:
 
     def write_entry(self, entry: BootEntry, kernel_command_line: str) -> None:
         """See `BootloaderPort`."""
-        state = self._released(entry, "written")
+        state = release(self, entry, "written")
         running = self._running_text()
         wanted = kernel_command_line or running.kernel_command_line
         options = compose(
@@ -96,7 +96,7 @@ class Grub:
 
     def remove_entry(self, entry: BootEntry) -> None:
         """See `BootloaderPort`."""
-        self._released(entry, "removed")
+        release(self, entry, "removed")
         self._partition.remove(entry)
 
     def arm(self, entry: BootEntry) -> None:
@@ -117,14 +117,6 @@ class Grub:
             self._partition.whole_file(entry)
             self._partition.flush()
             self._environment.renew({_DEFAULT: entry_id(entry)})
-
-    def _released(self, entry: BootEntry, what: str) -> BootState:
-        """Return where the node stands, when nothing boots `entry` until somebody says so again."""
-        state = self.state()
-        refuse_in_use(state, entry, what)
-        if state.one_shot == entry:
-            self.disarm()
-        return state
 
     def _active(self) -> BootEntry:
         found = [

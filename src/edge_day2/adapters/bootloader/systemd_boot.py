@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from edge_day2.adapters.bootloader.boot_failure import boot_failure
-from edge_day2.adapters.bootloader.boot_partition import BootPartition, EntryText, refuse_in_use
+from edge_day2.adapters.bootloader.boot_partition import BootPartition, EntryText, release
 from edge_day2.adapters.bootloader.efi_variables import EfiVariables
 from edge_day2.adapters.bootloader.kernel_images import KernelImage, inspect_efi_kernel
 from edge_day2.adapters.bootloader.kernel_parameters import compose, key, split
@@ -96,7 +96,7 @@ class SystemdBoot:
 
     def write_entry(self, entry: BootEntry, kernel_command_line: str) -> None:
         """See `BootloaderPort`."""
-        state = self._released(entry, "written")
+        state = release(self, entry, "written")
         running = self._running_text()
         wanted = kernel_command_line or running.kernel_command_line
         # Before anything is copied: a command line that can't be used costs no space.
@@ -112,7 +112,7 @@ class SystemdBoot:
 
     def remove_entry(self, entry: BootEntry) -> None:
         """See `BootloaderPort`."""
-        self._released(entry, "removed")
+        release(self, entry, "removed")
         self._partition.remove(entry)
 
     def arm(self, entry: BootEntry) -> None:
@@ -135,14 +135,6 @@ class SystemdBoot:
         with self._partition.named("write"):
             self._entries.remove_counted(entry)
             self._partition.flush()
-
-    def _released(self, entry: BootEntry, what: str) -> BootState:
-        """Return where the node stands, when nothing boots `entry` until somebody says so again."""
-        state = self.state()
-        refuse_in_use(state, entry, what)
-        if state.one_shot == entry:
-            self.disarm()
-        return state
 
     def _selected(self) -> str:
         selected = self._variables.read(_SELECTED)
