@@ -6,8 +6,9 @@ on. The names below are the public interface.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Final
+
+from edge_day2.lazy_names import load
 
 if TYPE_CHECKING:
     from edge_day2.application.inventory_service import InventoryService
@@ -82,12 +83,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = found
-    return found
+    return load(globals(), _HOMES, name)
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from edge_day2.lazy_names import load
+
 if TYPE_CHECKING:
     from edge_day2.testing import contracts, strategies
     from edge_day2.testing.exploration import Budget, Exploration
@@ -40,9 +42,4 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    globals()[name] = found
-    return found
+    return load(globals(), _HOMES, name)

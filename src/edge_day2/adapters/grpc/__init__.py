@@ -5,10 +5,9 @@ Names are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Final
 
-from edge_day2.errors import MissingExtra
+from edge_day2.lazy_names import load
 
 if TYPE_CHECKING:
     from edge_day2.adapters.grpc.keys import JwksFile, JwksUrl
@@ -59,16 +58,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f"{__name__}.{home}")
-    except ModuleNotFoundError as error:
-        package = _PACKAGES.get((error.name or "").partition(".")[0])
-        if package is None:
-            raise
-        raise MissingExtra(package, "grpc") from error
-    found: object = getattr(module, name)
-    globals()[name] = found
-    return found
+    return load(globals(), _HOMES, name, extra="grpc", packages=_PACKAGES)

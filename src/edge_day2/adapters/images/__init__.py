@@ -5,10 +5,9 @@ Names are loaded when they are first used.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Final
 
-from edge_day2.errors import MissingExtra
+from edge_day2.lazy_names import load
 
 if TYPE_CHECKING:
     from edge_day2.adapters.images.block_devices import BlockDevices
@@ -37,7 +36,7 @@ _HOMES: Final = {
     "TrustedSource": "trusted_sources",
     "TrustedSources": "trusted_sources",
 }
-_PACKAGES: Final = frozenset({"requests", "urllib3"})
+_PACKAGES: Final = {"requests": "requests", "urllib3": "urllib3"}
 
 __all__ = [
     "BlockDevices",
@@ -57,16 +56,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f"{__name__}.{home}")
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package not in _PACKAGES:
-            raise
-        raise MissingExtra(package, "image") from error
-    found: object = getattr(module, name)
-    globals()[name] = found
-    return found
+    return load(globals(), _HOMES, name, extra="image", packages=_PACKAGES)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Final
 
-from edge_day2.errors import MissingExtra
+from edge_day2.lazy_names import load
 
 if TYPE_CHECKING:
     from edge_day2.adapters.release_service.directory import DirectoryReleaseService
@@ -23,17 +22,8 @@ _HOMES: Final = {
     "OciReleaseService": "oci",
     "ReadLimits": "http_reader",
 }
-_PACKAGES: Final = ("requests", "tenacity")
+_PACKAGES: Final = {"requests": "requests", "tenacity": "tenacity"}
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f"{__name__}.{_HOMES[name]}")
-    except ModuleNotFoundError as error:
-        if error.name not in _PACKAGES:
-            raise
-        raise MissingExtra(error.name, "oci") from error
-    found: object = getattr(module, name)
-    return found
+    return load(globals(), _HOMES, name, extra="oci", packages=_PACKAGES)
