@@ -35,7 +35,7 @@ from edge_day2.adapters.original_metadata import ImportingJournal
 from edge_day2.adapters.system import LinuxSystem
 from edge_day2.adapters.watched_link import WatchedLink
 from edge_day2.application.agent_service import ServiceTimes
-from edge_day2.domain.agent import AgentPolicy, WindowClose
+from edge_day2.domain.agent_policy import AgentPolicy, WindowClose
 from edge_day2.domain.resources import KERNEL_COMMAND_LINE, UUID, OSType
 from edge_day2.errors import EdgeDay2Error, shown
 from edge_day2.ports.journal import Journal

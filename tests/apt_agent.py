@@ -169,6 +169,7 @@ def main(folder: Path) -> None:
         if agent.record.flow is not None and not in_progress(agent.record) and not agent.record.outbox:
             print("done", flush=True)
             return
+        # The interval of an agent in a hurry.
         time.sleep(0.02)
 
 

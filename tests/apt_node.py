@@ -103,8 +103,10 @@ class Node:
                     return name
             elif agent.poll() is not None:
                 break
+            # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
             time.sleep(0.005)
         process = self.start()
+        # Not a wait for something: the moment of death is what is varied.
         time.sleep(chance.uniform(0.05, 1.5))
         process.kill()
         return "agent"
@@ -131,6 +133,7 @@ class Node:
         deadline = time.monotonic() + _LIMIT_SECONDS
         while self.running():
             assert time.monotonic() < deadline, "apt or dpkg still runs"
+            # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
             time.sleep(0.02)
         root = self.world.root
         assert root.dpkg("--audit") == ""

@@ -129,6 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         for begin in range(0, len(body), piece):
             self.wfile.write(body[begin : begin + piece])
             if rate is not None:
+                # The rate itself: a fiftieth of a second for a fiftieth of it.
                 time.sleep(0.02)
 
     def end_headers(self) -> None:

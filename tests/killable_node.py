@@ -289,6 +289,7 @@ class Agent:
         while not holds():
             self.check_alive()
             assert time.monotonic() < deadline, f"nothing happens: {self.node.said}"
+            # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
             time.sleep(0.002)
 
 

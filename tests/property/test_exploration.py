@@ -20,7 +20,7 @@ from edge_day2.application.mutable_node import MutableNode
 from edge_day2.application.platform_update_agent import PlatformUpdateAgent
 from edge_day2.domain import immutable_events as ab
 from edge_day2.domain import mutable_events as apt
-from edge_day2.domain.agent import AgentPolicy, WindowClose
+from edge_day2.domain.agent_policy import AgentPolicy, WindowClose
 from edge_day2.domain.flow import Command, Event, Flow, FlowState, Transition, WindowClosed, WindowOpened
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.messages import NodeDescription

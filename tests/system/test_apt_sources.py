@@ -384,6 +384,7 @@ def test_a_process_killed_while_apt_works_leaves_the_old_or_the_new_set(bench: B
     with replace_in_process(bench, 0, wanted) as process:
         while bench.two.index_path not in bench.two.requests:
             assert process.poll() is None
+            # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
             time.sleep(0.02)
         process.kill()
     bench.two.stalled.clear()

@@ -242,6 +242,7 @@ def test_power_cuts_at_random(
     with bench(loader, lost_writes=chance) as node:
         for _ in range(6):
             node.machine.power_on()
+            # Not a wait for something: the moment of death is what is varied.
             time.sleep(chance.uniform(1.0, 60.0))
             node.machine.cut_power()
         node.machine.power_on()

@@ -71,6 +71,7 @@ def wait_for_threads() -> None:
     deadline = time.monotonic() + 30
     while fetching := [one for one in threading.enumerate() if one.name in {"image fetch", "image prefetch"}]:
         assert time.monotonic() < deadline, fetching
+        # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
         time.sleep(0.02)
 
 

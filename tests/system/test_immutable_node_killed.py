@@ -102,6 +102,7 @@ class Killer:
                 agent.check_alive()
                 assert time.monotonic() < hangs, f"nothing happens: {node.said}"
                 if self.kills_left and fate.has_come():
+                    # Not a wait for something: the moment of death is what is varied.
                     time.sleep(fate.delay)
                     agent.kill()
                     self._note_death()
@@ -112,6 +113,7 @@ class Killer:
                     return False
                 if is_done():
                     return True
+                # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
                 time.sleep(0.0002)
 
     def _note_death(self) -> None:

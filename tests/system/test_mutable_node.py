@@ -108,6 +108,7 @@ class MutableNodeBench:
                 log = self.folder / "agent.log"
                 assert process.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, log.read_text()
+                # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
                 time.sleep(0.05)
 
     def reboot_requested(self) -> bool:
@@ -197,6 +198,7 @@ def test_an_agent_that_is_killed_again_and_again_ends_with_the_same_node(bench: 
     moments = random.Random(seed)
     for _ in range(KILLS):
         with bench.agent():
+            # Not a wait for something: the moment of death is what is varied.
             time.sleep(moments.uniform(0.5, 4))
         if bench.reboot_requested():
             bench.boot()

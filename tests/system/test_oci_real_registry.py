@@ -61,6 +61,7 @@ def running_registry(folder: Path, more: str = "") -> Iterator[str]:
                 break
             except requests.RequestException:
                 assert process.poll() is None, (folder / "log").read_text()
+                # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
                 time.sleep(0.1)
         yield address
     finally:

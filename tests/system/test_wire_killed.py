@@ -127,6 +127,7 @@ def test_a_killed_server_loses_and_doubles_nothing(tmp_path: Path) -> None:
             agent = agent_of(number, link, updates(count))
             while agent.record.outbox:
                 if agent.tick().problem:
+                    # An agent in a hurry, which isn't heard.
                     time.sleep(0.02)
                 progress[number] = 2 * count - len(agent.record.outbox)
 

@@ -140,6 +140,7 @@ def slow_way(port: int, seconds: float) -> Iterator[int]:
     def serve() -> None:
         near, _ = listening.accept()
         with near, socket.create_connection(("localhost", port)) as far:
+            # The slow line itself.
             time.sleep(seconds)
             back = threads.submit(carry, far, near)
             carry(near, far)

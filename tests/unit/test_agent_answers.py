@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from attrs import evolve
 
-from edge_day2.domain.agent import AgentPolicy, target_of
+from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.immutable_events import ImmutableTarget
 from edge_day2.domain.messages import (
     OSProfileUpdateSource,
@@ -18,6 +18,7 @@ from edge_day2.domain.messages import (
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.resources import OSType
 from edge_day2.domain.statuses import parse_detail
+from edge_day2.domain.targets import target_of
 from edge_day2.testing.agent_bench import AgentBench, edge, image, image_source, ubuntu
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)

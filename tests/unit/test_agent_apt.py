@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from attrs import evolve
 
-from edge_day2.domain.agent import AgentPolicy, WindowClose
+from edge_day2.domain.agent_policy import AgentPolicy, WindowClose
 from edge_day2.domain.messages import UpdateSchedule
 from edge_day2.domain.mutable_effects import MAX_DETAIL
 from edge_day2.domain.schedules import SingleSchedule

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edge_day2.domain.agent import AgentPolicy, WindowClose
+from edge_day2.domain.agent_policy import AgentPolicy, WindowClose
 from edge_day2.domain.messages import UpdateSchedule, UpdateSource
 from edge_day2.domain.observation import BootEntry, Slot, TrialEvidence
 from edge_day2.domain.schedules import RepeatedSchedule, SingleSchedule

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from attrs import evolve
 
-from edge_day2.domain.agent import AgentPolicy
+from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.messages import UpdateSchedule
 from edge_day2.domain.schedules import RepeatedSchedule, SingleSchedule
 from edge_day2.domain.statuses import parse_detail

@@ -421,6 +421,7 @@ def test_a_process_killed_while_grub_is_configured_is_finished_by_the_next_call(
     try:
         while not reached.exists():
             assert process.poll() is None
+            # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
             time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGKILL)

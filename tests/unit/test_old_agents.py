@@ -17,13 +17,14 @@ from edge_day2 import InventoryService, MaintenanceManager, RepeatedSchedule, Si
 from edge_day2.adapters.grpc import maintmgr_pb2 as wire
 from edge_day2.adapters.grpc.conversion import decode_response, encode_response
 from edge_day2.adapters.storage import open_inventory
-from edge_day2.domain.agent import AgentPolicy, target_of
+from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.immutable_events import ImmutableTarget
 from edge_day2.domain.messages import UpdateSchedule
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.resources import OSType, ScheduleTarget, TargetLevel
 from edge_day2.domain.schedules import Schedule
 from edge_day2.domain.statuses import UpdateStatusType
+from edge_day2.domain.targets import target_of
 from edge_day2.errors import InvalidMessage
 from edge_day2.testing import VirtualClock
 from wire_server import TENANT, guid, image, says

@@ -91,6 +91,7 @@ def wait_for_death(process: int) -> bool:
                 return True
         except FileNotFoundError:
             return True
+        # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
         time.sleep(0.01)
     return False
 

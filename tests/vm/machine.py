@@ -95,6 +95,7 @@ class Machine:
                 said = (self.folder / "qemu.txt").read_text(errors="replace")[-500:]
                 words = f"{said}; the machine's last words:\n{self.text()[-3000:]}"
                 raise NeverHappened(f"{name!r} never happened ({why}) {words}")
+            # A look now and then at what can't be waited for; whatever goes wrong ends the loop.
             time.sleep(_POLL_SECONDS)
 
     def __enter__(self) -> Self:

@@ -22,7 +22,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
 
-from edge_day2.domain.agent import AgentPolicy, AgentRecord, Target, Update, target_of
+from edge_day2.domain.agent import AgentRecord, Update
+from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.flow import FlowState
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
@@ -40,6 +41,7 @@ from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.resources import OSType
 from edge_day2.domain.schedules import CRON_FIELDS, RepeatedSchedule, SingleSchedule, Window
 from edge_day2.domain.statuses import StatusDetail, UpdateStatusType, parse_detail
+from edge_day2.domain.targets import Target, target_of
 from edge_day2.domain.wire_schedules import repeated_schedule, single_schedule
 from edge_day2.errors import InvalidMessage, InvalidSchedule, shown
 from edge_day2.ports.journal import Journal

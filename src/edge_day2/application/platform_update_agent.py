@@ -15,11 +15,9 @@ from typing import Any, Final, NamedTuple
 from attrs import evolve, frozen
 
 from edge_day2.domain.agent import (
-    AgentPolicy,
     AgentRecord,
     Situation,
     Update,
-    WindowClose,
     flow_of,
     forgotten,
     held,
@@ -29,9 +27,9 @@ from edge_day2.domain.agent import (
     next_update,
     recovered_update,
     refusal_reports,
-    target_of,
     too_short,
 )
+from edge_day2.domain.agent_policy import AgentPolicy, WindowClose
 from edge_day2.domain.flow import Event, Transition, WindowClosed, WindowOpened, WindowTimedOut
 from edge_day2.domain.messages import (
     NodeDescription,
@@ -41,6 +39,7 @@ from edge_day2.domain.messages import (
 )
 from edge_day2.domain.node_windows import ClockMemory, ClockState
 from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
+from edge_day2.domain.targets import target_of
 from edge_day2.errors import InvalidMessage, NewerFormat, RequestError, UnreadableState
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.journal import Journal

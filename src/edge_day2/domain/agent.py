@@ -6,15 +6,14 @@ Pure: everything is a function of the agent's record (its journal), the time and
 
 from __future__ import annotations
 
-import enum
 import functools
-import re
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
 from attrs import evolve, frozen
 
 from edge_day2.domain import immutable_events, mutable_events
+from edge_day2.domain.agent_policy import AgentPolicy, WindowClose
 from edge_day2.domain.flow import (
     WINDOW_CLOSED,
     Command,
@@ -29,17 +28,15 @@ from edge_day2.domain.flow import (
 )
 from edge_day2.domain.immutable import IMMUTABLE_FLOW
 from edge_day2.domain.immutable_effects import ImmutableUpdate
-from edge_day2.domain.immutable_events import Image, ImmutableTarget
+from edge_day2.domain.immutable_events import ImmutableTarget
 from edge_day2.domain.joint_schedule import JointSchedule
 from edge_day2.domain.messages import PlatformUpdateStatusResponse, UpdateSchedule, UpdateStatus
 from edge_day2.domain.mutable import MUTABLE_FLOW
 from edge_day2.domain.mutable_effects import MutableUpdate, newest_snapshot
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.node_windows import (
-    DOWNLOAD_SPREAD,
     ClockJudgement,
     ClockMemory,
-    ClockRules,
     ClockState,
     download_start,
     judge_clock,
@@ -47,77 +44,13 @@ from edge_day2.domain.node_windows import (
 )
 from edge_day2.domain.observation import Observation
 from edge_day2.domain.resources import (
-    KERNEL_COMMAND_LINE,
-    SHA256,
     OSType,
-    check_kernel_command_line,
-    check_update_sources,
 )
 from edge_day2.domain.schedules import Window
 from edge_day2.domain.statuses import EntryStatus, FailureReason, StatusDetail, UpdateLogEntry, UpdateStatusType
-from edge_day2.domain.versions import ImageVersion
-from edge_day2.errors import EdgeDay2Error, InvalidMessage, InvalidResource
+from edge_day2.domain.targets import Target, target_of
 
-# Debian policy 5.6.7, as the original's helper checks it; but apt takes a name that ends in "-" for a removal.
-PACKAGE_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9.+-]*[a-z0-9.+])?")
-# More than any list that somebody wrote: what goes beyond is a mistake, and must not reach the tools' command lines.
-MAX_PACKAGES: Final = 2_000
-MAX_PACKAGE_NAME: Final = 128
-
-Target: TypeAlias = ImmutableTarget | PackageTarget
 Update: TypeAlias = FlowState[ImmutableUpdate] | FlowState[MutableUpdate]
-
-
-class WindowClose(enum.Enum):
-    """What happens to an update whose window closes between two steps."""
-
-    PAUSE = "pause, and go on in the next window"
-    FAIL = "fail, as the original does"
-
-
-@frozen(kw_only=True)
-class AgentPolicy:
-    """Limits and choices of an agent.
-
-    Attributes:
-        window_close: what a closing window does to a running update.
-        kernel_command_line: the characters that a kernel command line may have.
-        trial_boots: how many trial boots may fall back without proof of why before the image counts as bad. The first
-            may have been a power cut, which the node can't tell from an image that doesn't boot.
-        interruptions: how many trial boots of one image may be ended by power cuts.
-        retries: how many failures before the trial boot are tried again.
-        rollback_pause: how long a mutable node that failed `trial_boots` times in a row, and was rolled back the last
-            time, waits for its repositories to bring something else.
-        retry_after: distance to the first retry; it doubles with each, up to `retry_at_most`.
-        prefetch: over how long before the window the fleet's downloads ahead of it are spread.
-        salt: another one deals the moments of these downloads anew.
-        time_to_update: a window that stays open for less isn't used to begin an update or to go on with one.
-        time_to_reboot: what is left of the window at the reboot must be enough for it and the verification.
-        daily: in a window that never closes, how often a mutable node looks for upgrades.
-        describe_every: how long the agent keeps what the node says of itself (available updates) while nothing changes.
-        clock: when the node's clock is believed.
-    """
-
-    window_close: WindowClose = WindowClose.PAUSE
-    kernel_command_line: re.Pattern[str] = KERNEL_COMMAND_LINE
-    trial_boots: int = 2
-    interruptions: int = 3
-    retries: int = 10
-    rollback_pause: timedelta = timedelta(days=7)
-    retry_after: timedelta = timedelta(minutes=10)
-    retry_at_most: timedelta = timedelta(days=1)
-    prefetch: timedelta = DOWNLOAD_SPREAD
-    salt: str = ""
-    time_to_update: timedelta = timedelta(0)
-    time_to_reboot: timedelta = timedelta(0)
-    daily: timedelta = timedelta(days=1)
-    describe_every: timedelta = timedelta(hours=1)
-    clock: ClockRules = ClockRules(earliest=datetime(2026, 1, 1, tzinfo=UTC))
-
-    @property
-    def time_needed(self) -> timedelta:
-        """What must be left of a window to begin in it: an update that can't reboot would start over and over."""
-        return max(self.time_to_update, self.time_to_reboot)
 
 
 @frozen(kw_only=True)
@@ -173,68 +106,6 @@ def flow_of(state: Update) -> Flow[Any]:
 def in_progress(record: AgentRecord) -> bool:
     """Return whether an update has begun and not ended."""
     return record.flow is not None and not flow_of(record.flow).is_final(record.flow)
-
-
-def target_of(answer: PlatformUpdateStatusResponse, os_type: OSType, policy: AgentPolicy) -> Target | None:
-    """Return what `answer` wants a node of this type to run, None where it wants nothing.
-
-    Package names come one a line; blank lines and repetitions are nothing. Blank apt sources and repeated ones neither.
-
-    Raises:
-        InvalidMessage: the answer is for another OS type, or holds something that must never reach the node's tools.
-    """
-    if answer.os_type is not os_type:
-        named = None if answer.os_type is None else answer.os_type.name
-        raise InvalidMessage("os_type", named, f"{os_type.name}, the type of this node's OS")
-    kernel_command_line = answer.update_source.kernel_command
-    sources = tuple(dict.fromkeys(source for source in answer.update_source.custom_repos if source.strip()))
-    try:
-        check_kernel_command_line(kernel_command_line, "kernel_command", policy.kernel_command_line)
-        check_update_sources(sources, "custom_repos")
-    except InvalidResource as error:
-        raise InvalidMessage(error.field, error.value, error.expected) from error
-    if os_type is OSType.MUTABLE:
-        return PackageTarget(
-            update_sources=sources,
-            update_packages=_packages_of(answer.installed_packages),
-            kernel_command_line=kernel_command_line,
-        )
-    image = _image_of(answer)
-    if image is None and not kernel_command_line:
-        return None
-    return ImmutableTarget(image=image, kernel_command_line=kernel_command_line)
-
-
-def _packages_of(text: str) -> tuple[str, ...]:
-    packages = tuple(dict.fromkeys(line.strip() for line in text.split("\n") if line.strip()))
-    if len(packages) > MAX_PACKAGES:
-        raise InvalidMessage("installed_packages", len(packages), f"at most {MAX_PACKAGES} names")
-    for package in packages:
-        if len(package) > MAX_PACKAGE_NAME or PACKAGE_NAME.fullmatch(package) is None:
-            expected = f"names of at most {MAX_PACKAGE_NAME} characters that match {PACKAGE_NAME.pattern}"
-            raise InvalidMessage("installed_packages", package, expected)
-    return packages
-
-
-def _image_of(answer: PlatformUpdateStatusResponse) -> Image | None:
-    source = answer.os_profile_update_source
-    if source is None or not (source.os_image_id or source.os_image_url or source.os_image_sha):
-        return None
-    if SHA256.fullmatch(source.os_image_sha) is None:
-        raise InvalidMessage("os_image_sha", source.os_image_sha, "64 lower-case hex digits")
-    if not source.os_image_url:
-        raise InvalidMessage("os_image_url", source.os_image_url, "the address of the image")
-    try:
-        ImageVersion.parse(source.os_image_id)
-    except EdgeDay2Error as error:
-        raise InvalidMessage("os_image_id", source.os_image_id, "an image version") from error
-    return Image(
-        profile_name=source.profile_name,
-        profile_version=source.profile_version,
-        image_id=source.os_image_id,
-        sha256=source.os_image_sha,
-        url=source.os_image_url,
-    )
 
 
 @functools.lru_cache(maxsize=256)

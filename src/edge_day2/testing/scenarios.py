@@ -9,7 +9,8 @@ from typing import Final
 
 from edge_day2.application.immutable_node import ImmutableNode
 from edge_day2.application.mutable_node import MutableNode
-from edge_day2.domain.agent import AgentPolicy, AgentRecord
+from edge_day2.domain.agent import AgentRecord
+from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.immutable_events import Image
 from edge_day2.domain.messages import (

@@ -10,7 +10,7 @@ from typing import Final
 
 from edge_day2.adapters.in_process_link import InProcessLink
 from edge_day2.application.maintenance_manager import MaintenanceManager
-from edge_day2.domain.agent import AgentPolicy
+from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.immutable_events import Image
 from edge_day2.domain.resources import Host, Instance, OSResource, OSType
 from edge_day2.ports.inventory import Inventory

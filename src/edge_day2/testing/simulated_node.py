@@ -12,7 +12,8 @@ from attrs import define, frozen
 from edge_day2.application.immutable_node import ImmutableNode
 from edge_day2.application.mutable_node import MutableNode
 from edge_day2.application.platform_update_agent import PlatformUpdateAgent
-from edge_day2.domain.agent import AgentPolicy, AgentRecord, flow_of, joint_schedule
+from edge_day2.domain.agent import AgentRecord, flow_of, joint_schedule
+from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.flow import Command
 from edge_day2.domain.immutable_events import DownloadImage, Image, InstallImage, PrefetchImage, VerifyTrial
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateStatus

@@ -12,7 +12,8 @@ from typing import Final, Generic, TypeVar
 
 from attrs import define
 
-from edge_day2.domain.agent import AgentPolicy, AgentRecord
+from edge_day2.domain.agent import AgentRecord
+from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateSchedule
 from edge_day2.domain.schedules import SingleSchedule
 from edge_day2.domain.statuses import EntryStatus, UpdateStatusType, parse_detail
