@@ -144,7 +144,8 @@ class Node:
         words = "".join(f"{name} " for name, _ in groupby(name for name, _ in heard))
         assert _WORDS.fullmatch(words), words
         assert words.endswith("UPDATED UP_TO_DATE "), words
-        assert self.told() >= set(wanted.items())
+        untold = wanted.items() - self.told()
+        assert not untold, (untold, heard)
 
     def told(self) -> set[tuple[str, str]]:
         """Return (name, version) of everything that the reports call installed."""

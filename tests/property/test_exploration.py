@@ -82,7 +82,7 @@ EXPLORATIONS: Final = {
     ),
     "command line alone": Explored(ab_node(COMMAND_LINE_ALONE), 2, 1, AB_ENDINGS),
     "packages": Explored(apt_node(), 2, 1),
-    "packages, outside changes": Explored(apt_node(), 1, 2),
+    "packages, outside changes": Explored(apt_node(), 2, 2),
     "packages, window fails": Explored(apt_node(FAILING), 1, 2),
     "packages, three outside changes": Explored(apt_node(), 1, 3),
     "packages, snapshots": Explored(apt_node(snapshots=Snapshots.TAKEN), 2, 1, WITH_SNAPSHOTS),

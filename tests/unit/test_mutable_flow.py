@@ -14,7 +14,14 @@ from edge_day2.domain.mutable_effects import MAX_REPAIR_LOG, changes
 from edge_day2.domain.mutable_events import PackageTarget
 from edge_day2.domain.observation import Observation, PackageDatabase
 from edge_day2.domain.schedules import Window
-from edge_day2.domain.statuses import EntryStatus, FailureReason, UpdateAction, UpdateStatusType, UpdateType
+from edge_day2.domain.statuses import (
+    EntryStatus,
+    FailureReason,
+    UpdateAction,
+    UpdateStatusType,
+    UpdateType,
+    parse_detail,
+)
 from edge_day2.testing.flow_walks import (
     AFTER,
     APT_COMPARING,
@@ -453,3 +460,14 @@ def test_a_failed_update_owes_a_reboot_where_packages_changed_in_this_boot(
     walk.on(ev.FailureRecorded(NOW, CHANGED if boot_id else (), boot_id))
 
     assert walk.state.data.owed_boot_id == owed
+
+
+def test_a_failed_update_that_cannot_tell_what_it_changed_says_so() -> None:
+    walk = apt_walk().on(*APT_INSTALLING_UPGRADE, ev.StepFailed(NOW, failure(FailureReason.UPDATE_TOOL)))
+
+    (report,) = walk.on(ev.FailureRecorded(NOW, (), "first", untold=True)).reports[-1:]
+
+    detail = parse_detail(report.status_detail)
+    assert detail is not None
+    assert detail.message == "what was changed can't be told yet; the next update tells it"
+    assert walk.state.data.untold

@@ -170,7 +170,7 @@ def test_a_failure_notes_the_boot_in_which_packages_changed_or_may_have() -> Non
     assert changed.carry_out(record, NOW) == ev.FailureRecorded(
         NOW, changes(INSTALLED, (("libc", "2"),), NOW), "boot-0"
     )
-    assert unknown.carry_out(record, NOW) == ev.FailureRecorded(NOW, (), "boot-0")
+    assert unknown.carry_out(record, NOW) == ev.FailureRecorded(NOW, (), "boot-0", untold=True)
 
 
 def test_a_node_is_verified_by_plan_kernel_parameters_and_health() -> None:

@@ -361,7 +361,9 @@ def test_an_interrupted_package_database_asks_for_a_repair(command: Command) -> 
 def test_a_failure_that_cannot_be_compared_is_recorded_without_changes() -> None:
     _, node = apt_node(half=(("libc", "2"),))
 
-    assert node.carry_out(apt.RecordFailure((("libc", "1"),)), NOW) == apt.FailureRecorded(NOW, (), "boot-0")
+    assert node.carry_out(apt.RecordFailure((("libc", "1"),)), NOW) == apt.FailureRecorded(
+        NOW, (), "boot-0", untold=True
+    )
 
 
 def test_a_repair_that_finds_the_database_interrupted_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,7 +185,7 @@ class MutableNode:
         try:
             log = changes(before, self.apt.installed(), at)
         except (NodeFailure, PackageDatabaseInterrupted):
-            return ev.FailureRecorded(at, (), boot_id)
+            return ev.FailureRecorded(at, (), boot_id, untold=True)
         return ev.FailureRecorded(at, log, boot_id if log else "")
 
     def _roll_back(self, command: ev.RollBack | ev.RecordRollback, at: datetime) -> Event:
@@ -259,8 +259,8 @@ def _pausable(command: Command) -> bool:
 def _failed(command: Command, at: datetime, reason: FailureReason, log: str) -> Event:
     failure = Failure(at=at, reason=reason, log=log[-MAX_LOG:])
     match command:
-        case ev.RecordFailure():
-            return ev.FailureRecorded(at, (), "")
+        case ev.RecordFailure(before):
+            return ev.FailureRecorded(at, (), "", untold=bool(before))
         case ev.RollBack(_, attempt) if attempt >= MAX_ROLLBACKS:
             return ev.RollbackExhausted(at, failure)
         case ev.RollBack() | ev.RebootIntoSnapshot() | ev.RecordRollback():

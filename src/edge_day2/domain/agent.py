@@ -182,7 +182,12 @@ def _next_mutable(record: AgentRecord, target: PackageTarget, seen: Situation, p
     previous = record.flow.data if record.flow is not None and isinstance(record.flow.data, MutableUpdate) else None
     if previous is None:
         return MUTABLE_FLOW.start(MutableUpdate(target=target))
-    begun = MutableUpdate(target=target, stale_snapshot=newest_snapshot(previous), owed_boot_id=previous.owed_boot_id)
+    begun = MutableUpdate(
+        target=target,
+        before=previous.before if previous.untold else None,
+        stale_snapshot=newest_snapshot(previous),
+        owed_boot_id=previous.owed_boot_id,
+    )
     if previous.target != target:
         return MUTABLE_FLOW.start(begun)
     if held(record, seen.now, policy):

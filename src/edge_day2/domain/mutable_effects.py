@@ -54,7 +54,9 @@ class MutableUpdate:
         window: the maintenance window that the update works in, None before the first one.
         begun: when the first window opened.
         opened: when the last one did; from then on all steps run, the first ones again.
-        before: what was installed when the update began, None until recorded.
+        before: what was installed when the update began, None until recorded; when an earlier one began that couldn't
+            tell what it changed, so that this one tells it.
+        untold: the update failed, and couldn't tell what it had changed.
         interrupted: the package database has to be repaired before the state's own command.
         kernel_command_line_changed: the next boot has another kernel command line.
         plan: what the installation of the target's packages changes, as planned when they were downloaded.
@@ -77,6 +79,7 @@ class MutableUpdate:
     begun: datetime | None = None
     opened: datetime | None = None
     before: Packages | None = None
+    untold: bool = False
     interrupted: bool = False
     kernel_command_line_changed: bool = False
     plan: Packages = ()
@@ -203,7 +206,9 @@ def _timed_out(data: MutableUpdate, event: WindowTimedOut) -> _Result:
 
 
 def _detail(data: MutableUpdate, *entries: UpdateLogEntry) -> StatusDetail:
-    message = f"the package database was interrupted and repaired: {data.repair_log}" if data.repair_log else ""
+    repaired = f"the package database was interrupted and repaired: {data.repair_log}" if data.repair_log else ""
+    untold = "what was changed can't be told yet; the next update tells it" if data.untold else ""
+    message = ". ".join(text for text in (untold, repaired) if text)
     return StatusDetail(update_log=(*data.update_log, *entries), message=message)
 
 
@@ -232,7 +237,7 @@ def _failure_recorded(data: MutableUpdate, event: ev.FailureRecorded) -> _Result
     # A boot id that was noted for the reboot and isn't the present one says that the reboot has happened.
     booted = data.boot_id not in ("", event.boot_id)
     owed = data.owed_boot_id if not event.boot_id else "" if booted else event.boot_id
-    return _report_failure(evolve(data, update_log=event.update_log, owed_boot_id=owed))
+    return _report_failure(evolve(data, update_log=event.update_log, owed_boot_id=owed, untold=event.untold))
 
 
 def _verification_failed(data: MutableUpdate, event: FailedEvent) -> _Result:

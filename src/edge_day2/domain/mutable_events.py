@@ -181,10 +181,14 @@ class VerificationFailed(FailedEvent):
 
 @frozen
 class FailureRecorded(Event):
-    """What a failed update changed all the same. `boot_id`: the present boot, "" where nothing can have changed."""
+    """What a failed update changed all the same. `boot_id`: the present boot, "" where nothing can have changed.
+
+    `untold`: what it changed can't be told, the package database isn't sound or can't be read.
+    """
 
     update_log: tuple[UpdateLogEntry, ...]
     boot_id: str
+    untold: bool = False
 
 
 @frozen

@@ -328,6 +328,9 @@ class Exploration(Generic[M]):
             if state.name == "rolled_back" and not world.heard_rolled_back:
                 raise Violation("a rollback wasn't said")
         self._scenario.check_end(world.node, world.record)
+        # With a journal that is lost, what was installed before is lost too.
+        if state is not None and not world.losses:
+            self._scenario.check_told(world.node, state, world.told)
 
 
 def _way(seen: dict[object, tuple[object, str]], key: object) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from edge_day2.application.immutable_node import ImmutableNode
 from edge_day2.application.mutable_node import MutableNode
-from edge_day2.domain.agent import AgentRecord
+from edge_day2.domain.agent import AgentRecord, Update
 from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.immutable_effects import ImmutableUpdate
 from edge_day2.domain.immutable_events import Image
@@ -254,3 +254,11 @@ class AptScenario(Scenario[ModelAptNode]):
             assert data.snapshot is not None
             if fingerprint(tuple(sorted(node.packages.items()))) != data.snapshot.packages:
                 raise Violation("the update was rolled back, but other packages are installed than before")
+
+    def check_told(self, node: ModelAptNode, ended: Update, told: frozenset[tuple[str, str]]) -> None:
+        """See `Scenario`."""
+        assert isinstance(ended.data, MutableUpdate)
+        began = dict(ended.data.before or ()) if ended.data.untold else None
+        for name, version in sorted(node.packages.items() - self.begin().packages.items() - told):
+            if began is None or began.get(name) == version:
+                raise Violation(f"nobody was told that {name} {version} is installed, and nobody will be")

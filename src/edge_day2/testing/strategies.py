@@ -192,6 +192,7 @@ def mutable_updates() -> st.SearchStrategy[MutableUpdate]:
         begun=st.none() | instants(),
         opened=instants(),
         before=st.none() | packages(),
+        untold=st.booleans(),
         interrupted=st.booleans(),
         kernel_command_line_changed=st.booleans(),
         plan=packages(),

@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 from attrs import define
 
-from edge_day2.domain.agent import AgentRecord
+from edge_day2.domain.agent import AgentRecord, Update
 from edge_day2.domain.agent_policy import AgentPolicy
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse, UpdateSchedule
 from edge_day2.domain.schedules import SingleSchedule
@@ -59,6 +59,7 @@ class World(Generic[M]):
     heard: str = ""
     heard_rolled_back: bool = False
     heard_updated: bool = False
+    told: frozenset[tuple[str, str]] = frozenset()
     begun: bool = False
     journal_lost: bool = False
     losses: int = 0
@@ -69,7 +70,7 @@ class World(Generic[M]):
         """Return everything that distinguishes this world from another."""
         return (
             self.node.key(), self.record, self.up, self.window_open, self.target, self.heard, self.heard_rolled_back,
-            self.heard_updated, self.begun, self.journal_lost, self.losses, self.faults, self.changes,
+            self.heard_updated, self.told, self.begun, self.journal_lost, self.losses, self.faults, self.changes,
         )  # fmt: skip
 
 
@@ -106,6 +107,9 @@ class Scenario(ABC, Generic[M]):
     @abstractmethod
     def check_end(self, node: M, record: AgentRecord) -> None:
         """Complain about what must not be true where the update has ended."""
+
+    def check_told(self, node: M, ended: Update, told: frozenset[tuple[str, str]]) -> None:
+        """Complain where the MM wasn't told of something that is installed now; `told` are (package, version)."""
 
 
 class WorldJournal:
@@ -155,8 +159,10 @@ class WorldLink:
         world.begun = world.begun and heard in ENDS_OF_A_WORD
         world.heard = heard
         detail = parse_detail(status.status_detail)
-        if detail is not None and any(entry.status is EntryStatus.ROLLED_BACK for entry in detail.update_log):
+        log = detail.update_log if detail is not None else ()
+        if any(entry.status is EntryStatus.ROLLED_BACK for entry in log):
             world.heard_rolled_back = True
+        world.told |= {(entry.package_name, entry.version) for entry in log if entry.version}
         if status.status_type is UpdateStatusType.UPDATED:
             world.heard_updated = True
 
