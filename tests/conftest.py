@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
+
+from postgresql_server import PostgresqlServer, running
 
 settings.register_profile("edge_day2", deadline=None)
 settings.load_profile("edge_day2")
 
 # `record_property(MEASURED, text)` puts `text` into the terminal summary, with and without xdist.
 MEASURED = "measured"
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgresqlServer]:
+    """A server for all tests of one worker, which takes seconds to start."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def postgresql_url(postgresql_server: PostgresqlServer) -> str:
+    """An empty schema in the server's database."""
+    return postgresql_server.new_schema()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -153,6 +153,12 @@ class Internal(RequestError):
     code = "INTERNAL"
 
 
+class EventsForgotten(RequestError):
+    """A reader of the change feed missed events that aren't kept any more: what it knows must be read anew."""
+
+    code = "OUT_OF_RANGE"
+
+
 class StorageError(Unavailable):
     """The database failed: disk full, locked for too long, connection lost. Nothing was half written."""
 

@@ -74,7 +74,7 @@ def test_opening_again_changes_nothing(path: Path) -> None:
 def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     open_inventory(f"sqlite:///{path}").close()
     run_sql(path, f"UPDATE {migrations.VERSION_TABLE} SET version_num = 'v9999'")
-    with pytest.raises(NewerFormat, match=r"v9999.*v0002"):
+    with pytest.raises(NewerFormat, match=r"v9999.*v\d{4}"):
         open_inventory(f"sqlite:///{path}")
     assert run_sql(path, f"SELECT * FROM {migrations.VERSION_TABLE}") == [("v9999",)]
 
@@ -94,6 +94,8 @@ def test_a_database_of_the_first_schema_is_brought_up_to_date_with_everything_in
         store(inventory, *fleet.resources)
     run_sql(path, "ALTER TABLE os_resource DROP COLUMN installed_packages")
     run_sql(path, "DROP INDEX instance_links")
+    run_sql(path, "DROP TABLE inventory_event")
+    run_sql(path, "DROP TABLE inventory_event_forgotten")
     run_sql(path, "CREATE INDEX instance_current_os ON instance (tenant_id, current_os_id)")
     run_sql(path, f"UPDATE {migrations.VERSION_TABLE} SET version_num = 'v0001'")
     with open_inventory(f"sqlite:///{path}") as inventory, inventory.reading() as unit:

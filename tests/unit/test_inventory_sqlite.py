@@ -20,6 +20,7 @@ from sqlalchemy import Engine, event
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.adapters.storage.schema import METADATA
 from edge_day2.domain.resources import Host, Instance, Region
+from edge_day2.domain.statuses import InventoryStatus, UpdateRecord
 from edge_day2.errors import StorageError
 from edge_day2.ports.inventory import Inventory, UnitOfWork
 from edge_day2.testing.inventory_contents import GUID, START, TENANT, load, plain_fleet, store
@@ -284,3 +285,17 @@ def test_a_look_up_reads_neither_a_table_nor_a_tenant_from_end_to_end(
     assert [step for step in plan if re.match(every_row, step)] == []
     assert any(step.startswith("SEARCH") for step in plan)
     assert not any("TEMP B-TREE" in step for step in plan if name != "runs")
+
+
+def test_an_event_costs_one_insert_of_its_transaction_and_no_event_costs_nothing(inventory: Inventory) -> None:
+    fleet = plain_fleet()
+    store(inventory, *fleet.resources)
+    failed = evolve(fleet.instance, update=UpdateRecord(status=InventoryStatus.FAILED, text="failed"))
+    with statements() as told, inventory.writing() as unit:
+        unit.replace(fleet.instance, evolve(failed, desired_os_id=failed.current_os_id))
+        unit.delete(fleet.for_nothing)
+    with statements() as quiet, inventory.writing() as unit:
+        unit.replace(fleet.host, evolve(fleet.host, name="renamed"))
+
+    words = [[statement.split()[0] for statement, _ in found] for found in (told, quiet)]
+    assert words == [["BEGIN", "UPDATE", "DELETE", "INSERT"], ["BEGIN", "UPDATE"]]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from attrs import evolve
 
 from edge_day2.domain import window_outlook
+from edge_day2.domain.inventory_events import EventPage
 from edge_day2.domain.maintenance import MaintenancePolicy, explain
 from edge_day2.domain.resources import (
     Host,
@@ -221,6 +223,25 @@ class InventoryService:
         """Return the instance's update runs, newest first."""
         with self._inventory.reading() as unit:
             return unit.runs_of_instance(tenant, instance_id)
+
+    def events(self, tenant: str, *, after: str = "", at_most: int = 1000) -> EventPage:
+        """Return what happened after the cursor `after`, and the cursor to go on with.
+
+        Raises:
+            EventsForgotten: events after the cursor aren't kept any more; read everything anew, then `events_end`.
+        """
+        with self._inventory.reading() as unit:
+            return unit.events(tenant, after=after, at_most=at_most)
+
+    def events_end(self, tenant: str) -> str:
+        """Return the cursor of a reader who reads everything from now on."""
+        with self._inventory.reading() as unit:
+            return unit.events_end(tenant)
+
+    def forget_events(self, tenant: str, before: datetime) -> int:
+        """Forget the events up to the first one that was recorded at `before` or later; return how many."""
+        with self._inventory.writing() as unit:
+            return unit.forget_events(tenant, before)
 
     def explain(self, tenant: str, guid: str) -> str:
         """Return in one sentence why the host with this UUID is, or isn't, being updated."""

@@ -18,6 +18,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
+from edge_day2.domain.inventory_events import EventPage
 from edge_day2.domain.maintenance import ReportContext
 from edge_day2.domain.resources import (
     Host,
@@ -158,6 +159,30 @@ class UnitOfWork(Protocol):
         The one that was unheard longest comes first. In progress is what has the traffic light IN_PROGRESS. The cost
         grows with the updates in progress, not with the Inventory.
         """
+        ...
+
+    def events(self, tenant_id: str, *, after: str = "", at_most: int) -> EventPage:
+        """Return what happened after the cursor `after`, in order, and the cursor to go on with.
+
+        Told is what other transactions have stored: each event once, in an order that never changes, the events of a
+        transaction together. "" is the beginning of what is kept. On PostgreSQL an event is told when no older
+        transaction runs any more that writes.
+
+        Raises:
+            InvalidValue: no Inventory gave this cursor.
+            EventsForgotten: events after the cursor aren't kept any more, or it is of another database.
+        """
+        ...
+
+    def events_end(self, tenant_id: str) -> str:
+        """Return the cursor of a reader who knows what this transaction sees.
+
+        What happens later is told after it; so may be something that this transaction sees already.
+        """
+        ...
+
+    def forget_events(self, tenant_id: str, before: datetime) -> int:
+        """Forget the events up to the first one that was recorded at `before` or later; return how many."""
         ...
 
     def tenants(self) -> tuple[str, ...]:

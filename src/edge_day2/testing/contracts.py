@@ -27,6 +27,7 @@ from edge_day2.testing.bootloader_contract import BootloaderContract
 from edge_day2.testing.grub_contract import GrubContract
 from edge_day2.testing.inventory_content_contract import InventoryContentContract
 from edge_day2.testing.inventory_contents import TENANT, Fleet, load, plain_fleet, store
+from edge_day2.testing.inventory_events_contract import InventoryEventsContract
 from edge_day2.testing.inventory_transaction_contract import InventoryTransactionContract, count_up, in_threads
 from edge_day2.testing.slots_contract import SlotsContract, TimedSlotsContract
 
@@ -42,7 +43,7 @@ __all__ = [
 ]
 
 
-class InventoryContract(InventoryContentContract, InventoryTransactionContract):
+class InventoryContract(InventoryContentContract, InventoryTransactionContract, InventoryEventsContract):
     """What every adapter of the Inventory port keeps. A subclass gives the fixture `inventory`, empty for each test."""
 
     @pytest.fixture

@@ -16,9 +16,10 @@ from attrs import evolve
 
 import edge_day2
 from edge_day2.adapters.storage import open_inventory
-from edge_day2.domain.resources import Region
+from edge_day2.domain.resources import OSResource, Region
 from edge_day2.ports.inventory import Inventory
 from edge_day2.testing.inventory_contents import TENANT, load, store
+from edge_day2.testing.inventory_events_contract import add, told
 from edge_day2.testing.inventory_transaction_contract import count_up
 
 _COUNTER = Region(resource_id="counter", tenant_id=TENANT, name="0")
@@ -45,6 +46,14 @@ def change_together_for_ever(url: str, start: str) -> None:
             with inventory.writing() as unit:
                 for region in list(unit.all(Region, TENANT)):
                     unit.replace(region, evolve(region, name=str(number)))
+            print(number, flush=True)
+
+
+def add_os_resources(url: str, first: str, step: str) -> None:
+    """Add OS Resources number `first`, `first + step`, …, one transaction for each, and say which one is stored."""
+    with open_inventory(url) as inventory:
+        for number in count(int(first), int(step)):
+            add(inventory, number)
             print(number, flush=True)
 
 
@@ -109,6 +118,33 @@ class InventoryProcessContract:
         with open_inventory(url) as inventory, inventory.reading() as unit:
             (stored,) = {int(region.name) for region in unit.all(Region, TENANT)}
         assert stored in (announced[-1], announced[-1] + 1)
+
+    def test_a_reader_of_the_change_feed_misses_nothing_while_processes_write_and_are_killed(
+        self, url: str, inventory: Inventory
+    ) -> None:
+        writers = [_start("add_os_resources", url, str(number), "3") for number in range(3)]
+        heard: list[str] = []
+        cursor = ""
+        try:
+            while len(heard) < 90:
+                with inventory.reading() as unit:
+                    page = unit.events(TENANT, after=cursor, at_most=7)
+                heard += [event.resource_id for event in page.events]
+                cursor = page.cursor
+                for writer in writers:
+                    assert writer.poll() is None
+        finally:
+            said = 0
+            for writer in writers:
+                writer.kill()
+                said += len(_stream(writer).read().splitlines())
+                _stream(writer).close()
+                writer.wait()
+        heard += [event.resource_id for event in told(inventory, cursor)]
+
+        assert len(set(heard)) == len(heard) >= said
+        with inventory.reading() as unit:
+            assert {found.resource_id for found in unit.all(OSResource, TENANT)} == set(heard)
 
     def test_a_forked_process_uses_connections_of_its_own(self, inventory: Inventory) -> None:
         store(inventory, _COUNTER)

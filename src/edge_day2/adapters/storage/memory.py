@@ -11,15 +11,18 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from types import TracebackType
 from typing import Final, Self, TypeVar, cast
 
 from attrs import evolve, frozen
 
+from edge_day2.adapters.storage.event_log import EventLog
 from edge_day2.adapters.storage.persistent import PersistentMap
 from edge_day2.adapters.storage.references import Kind, references, unique_key
 from edge_day2.adapters.storage.storable import check_storable
+from edge_day2.domain.inventory_events import EventPage, InventoryEvent, events_of, linked_event
 from edge_day2.domain.maintenance import ReportContext, nothing_installed
 from edge_day2.domain.resources import (
     Host,
@@ -39,6 +42,7 @@ from edge_day2.domain.resources import (
 )
 from edge_day2.domain.statuses import StatusIndicator
 from edge_day2.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidResource, NotFound, StorageError
+from edge_day2.ports.clock import Clock
 
 R = TypeVar("R", bound=Resource)
 
@@ -57,6 +61,7 @@ class _Content:
     tables: PersistentMap[tuple[str, Kind], _Table] = PersistentMap()
     groups: PersistentMap[tuple[object, ...], _Group] = PersistentMap()
     unique: PersistentMap[tuple[object, ...], str] = PersistentMap()
+    events: PersistentMap[str, EventLog] = PersistentMap()
 
 
 def _groups(resource: Resource) -> Iterator[tuple[object, ...]]:
@@ -213,6 +218,18 @@ class MemoryUnitOfWork:
             passed.add(region_id)
             region_id = self.get(Region, host.tenant_id, region_id).parent_id
 
+    def events(self, tenant_id: str, *, after: str = "", at_most: int) -> EventPage:
+        """See `UnitOfWork.events`."""
+        return self._now().events.get(tenant_id, EventLog()).page(after, at_most)
+
+    def events_end(self, tenant_id: str) -> str:
+        """See `UnitOfWork.events_end`."""
+        return self._now().events.get(tenant_id, EventLog()).cursor
+
+    def forget_events(self, tenant_id: str, before: datetime) -> int:
+        """See `UnitOfWork.forget_events`."""
+        raise _reading()
+
     def add(self, resource: Resource) -> None:
         """See `UnitOfWork.add`."""
         raise _reading()
@@ -241,9 +258,19 @@ def _reading() -> FailedPrecondition:
 class _WritingUnitOfWork(MemoryUnitOfWork):
     """A transaction that makes new content. Each method checks first, so that one that raises has changed nothing."""
 
-    def __init__(self, content: _Content) -> None:
+    def __init__(self, content: _Content, clock: Clock) -> None:
         super().__init__(content)
         self._owner = object()
+        self._clock = clock
+        self._happened: list[InventoryEvent] = []
+
+    def end(self) -> _Content:
+        """End the transaction and return what it leaves, with the events of what happened in it."""
+        content = super().end()
+        for tenant, found in groupby(self._happened, attrgetter("tenant_id")):
+            log = content.events.get(tenant, EventLog()).extended(list(found))
+            content = evolve(content, events=content.events.set(tenant, log, self._owner))
+        return content
 
     def add(self, resource: Resource) -> None:
         check_storable(resource)
@@ -263,12 +290,13 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:
-        before = self._now()
+        before, happened = self._now(), len(self._happened)
         self._owner = object()  # from here on `before` is somebody else's, so that it stays as it is
         try:
             yield
         except BaseException:
             self._content = before
+            del self._happened[happened:]
             raise
 
     def replace(self, old: R, new: R) -> None:
@@ -290,8 +318,20 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         alike = (instance for instance in self.all(Instance, tenant_id) if _link(instance) == link)
         chosen = list(islice(alike, at_most))
         for instance in chosen:
-            self._put(instance, evolve(instance, desired_os_id=desired_os_id))
+            self._place(instance, evolve(instance, desired_os_id=desired_os_id))
+        if chosen:
+            event = linked_event(tenant_id, link, desired_os_id, len(chosen), self._clock.now())
+            self._happened.append(event)
         return len(chosen)
+
+    def forget_events(self, tenant_id: str, before: datetime) -> int:
+        """See `UnitOfWork.forget_events`."""
+        content = self._now()
+        log = content.events.get(tenant_id, EventLog())
+        shorter = log.without(before)
+        if shorter.forgotten != log.forgotten:
+            self._content = evolve(content, events=content.events.set(tenant_id, shorter, self._owner))
+        return shorter.forgotten - log.forgotten
 
     def delete(self, resource: Resource) -> None:
         kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id
@@ -318,6 +358,10 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
                 raise NotFound(f"{named}, which tenant {resource.tenant_id!r} doesn't have")
 
     def _put(self, old: Resource | None, new: Resource | None) -> None:
+        self._place(old, new)
+        self._happened.extend(events_of(old, new, self._clock.now()))
+
+    def _place(self, old: Resource | None, new: Resource | None) -> None:
         """Take `old` out and put `new` in, with every group and unique key that they have."""
         either = new if new is not None else old
         assert either is not None
@@ -326,6 +370,7 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         table = content.tables.get(place, _EMPTY_TABLE)
         table = table.remove(either.resource_id, owner) if new is None else table.set(new.resource_id, new, owner)
         self._content = _Content(
+            events=content.events,
             tables=content.tables.set(place, table, owner),
             groups=self._regroup(either, old, new),
             unique=self._rename(either, old, new),
@@ -363,7 +408,8 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
 class MemoryInventory:
     """An Inventory that lives as long as this object; see `edge_day2.ports.inventory.Inventory`."""
 
-    def __init__(self, *, lock_timeout_seconds: float) -> None:
+    def __init__(self, *, lock_timeout_seconds: float, clock: Clock) -> None:
+        self._clock = clock
         self._content: _Content | None = _Content()
         self._writer = threading.Lock()
         self._timeout = lock_timeout_seconds
@@ -388,7 +434,7 @@ class MemoryInventory:
         if not self._writer.acquire(timeout=self._timeout):
             raise StorageError(f"another transaction has been writing for {self._timeout:g} s; repeat")
         try:
-            unit = _WritingUnitOfWork(self._open())
+            unit = _WritingUnitOfWork(self._open(), self._clock)
             try:
                 yield unit
             except BaseException:

@@ -229,3 +229,27 @@ Index(
     sqlite_where=_OPEN,
     postgresql_where=_OPEN,
 )
+
+# The change feed. The order in which events are told is that of the key: see `event_statements`.
+INVENTORY_EVENT: Final = Table(
+    "inventory_event",
+    METADATA,
+    _text("tenant_id"),
+    _number("transaction_id"),
+    _number("position"),
+    _text("kind"),
+    _text("resource_id"),
+    _number("recorded_at"),
+    _text("detail"),
+    PrimaryKeyConstraint("tenant_id", "transaction_id", "position"),
+)
+
+# The last event of a tenant that isn't kept any more.
+INVENTORY_EVENT_FORGOTTEN: Final = Table(
+    "inventory_event_forgotten",
+    METADATA,
+    _text("tenant_id"),
+    _number("transaction_id"),
+    _number("position"),
+    PrimaryKeyConstraint("tenant_id"),
+)

@@ -22,12 +22,13 @@ from edge_day2.adapters.storage.failures import translated
 from edge_day2.adapters.storage.migrations import migrate
 from edge_day2.adapters.storage.sql_transactions import SqlUnitOfWork, SqlWritingUnitOfWork
 from edge_day2.errors import StorageError
+from edge_day2.ports.clock import Clock
 
 
 class SqlInventory:
     """An Inventory in a database; see `edge_day2.ports.inventory.Inventory`."""
 
-    def __init__(self, url: str, *, lock_timeout_seconds: float) -> None:
+    def __init__(self, url: str, *, lock_timeout_seconds: float, clock: Clock) -> None:
         """Open the database and bring its schema up to date.
 
         Raises:
@@ -36,6 +37,7 @@ class SqlInventory:
             StorageError: the database can't be opened.
         """
         self._timeout = lock_timeout_seconds
+        self._clock = clock
         self._engine: Engine | None = databases.open_engine(url, lock_timeout_seconds)
         self._writer = threading.Lock()
         self._process = os.getpid()
@@ -79,13 +81,14 @@ class SqlInventory:
             with translated():
                 connection = databases.writing(engine)
             with _transaction(connection):
-                unit = SqlWritingUnitOfWork(connection)
+                unit = SqlWritingUnitOfWork(connection, self._clock)
                 try:
                     yield unit
                 finally:
                     unit.end()
                 if unit.failed is not None:
                     raise unit.failed
+                unit.store_events()
 
     @contextmanager
     def _turn(self, engine: Engine) -> Iterator[None]:

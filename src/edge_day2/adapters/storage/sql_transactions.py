@@ -14,13 +14,15 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Executable, insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from edge_day2.adapters.storage import statements
+from edge_day2.adapters.storage import event_statements, statements
+from edge_day2.adapters.storage.event_places import LAST_POSITION, START, Place, check_kept, to_cursor, to_place
 from edge_day2.adapters.storage.failures import translate
 from edge_day2.adapters.storage.references import KINDS, Kind, references, unique_key
 from edge_day2.adapters.storage.report_context import REPORT_CONTEXT, to_report_context
 from edge_day2.adapters.storage.report_contexts import read_report_contexts
 from edge_day2.adapters.storage.rows import Plain, shape_of, to_microseconds
 from edge_day2.adapters.storage.storable import check_storable, is_text
+from edge_day2.domain.inventory_events import EventPage, InventoryEvent, events_of, linked_event
 from edge_day2.domain.maintenance import ReportContext
 from edge_day2.domain.resources import (
     Host,
@@ -42,6 +44,7 @@ from edge_day2.errors import (
     NotFound,
     StorageError,
 )
+from edge_day2.ports.clock import Clock
 
 R = TypeVar("R", bound=Resource)
 T = TypeVar("T")
@@ -57,6 +60,7 @@ class SqlUnitOfWork:
         self._connection = connection
         self._over = False
         self._failed: EdgeDay2Error | None = None
+        self._events = event_statements.of(connection.dialect.name)
 
     def end(self) -> None:
         """End the transaction for its user."""
@@ -184,6 +188,35 @@ class SqlUnitOfWork:
             found.append(tenant_id)
         return tuple(found)
 
+    def events(self, tenant_id: str, *, after: str = "", at_most: int) -> EventPage:
+        """See `UnitOfWork.events`."""
+        place = to_place(after)
+        if not is_text(tenant_id):
+            return EventPage(events=(), cursor=after)
+        check_kept(after, self._forgotten(tenant_id))
+        wanted: dict[str, Plain] = {"tenant": tenant_id, "transaction": place[0], "place": place[1], "at_most": at_most}
+        found = [event_statements.to_event(row) for row in self._rows(self._events.page, wanted)]
+        if not found and after:
+            check_kept(after, None, self._events_end(tenant_id)[1])
+        return EventPage(events=tuple(event for _, event in found), cursor=to_cursor(found[-1][0]) if found else after)
+
+    def events_end(self, tenant_id: str) -> str:
+        """See `UnitOfWork.events_end`."""
+        return to_cursor(self._events_end(tenant_id)[0] if is_text(tenant_id) else START)
+
+    def _events_end(self, tenant_id: str) -> tuple[Place, Place]:
+        """Return the place up to which everything is told now, and the last one there can be."""
+        ((told, last),) = self._rows(self._events.end, {"tenant": tenant_id})
+        return (told, LAST_POSITION), (last, LAST_POSITION)
+
+    def _forgotten(self, tenant_id: str) -> Place | None:
+        rows = self._rows(event_statements.FORGOTTEN, {"tenant": tenant_id})
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def forget_events(self, tenant_id: str, before: datetime) -> int:
+        """See `UnitOfWork.forget_events`."""
+        raise _reading()
+
     def add(self, resource: Resource) -> None:
         """See `UnitOfWork.add`."""
         raise _reading()
@@ -222,8 +255,25 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
 
     A statement that may break a constraint runs in a savepoint where the database needs one, so that the error which
     follows from it leaves the transaction usable. Which rule was broken is asked afterwards: a transaction that breaks
-    none pays nothing for good messages.
+    none pays nothing for good messages. Events are stored together, by `store_events`.
     """
+
+    def __init__(self, connection: Connection, clock: Clock) -> None:
+        super().__init__(connection)
+        self._clock = clock
+        self._happened: list[InventoryEvent] = []
+
+    def _note(self, old: Resource | None, new: Resource | None) -> None:
+        self._happened.extend(events_of(old, new, self._clock.now()))
+
+    def store_events(self) -> None:
+        """Store what happened in this transaction, at its end."""
+        if self._happened:
+            parameters = event_statements.to_parameters(self._happened)
+            try:
+                self._connection.execute(self._events.add, parameters)
+            except SQLAlchemyError as error:
+                raise self._fail(translate(error)) from error
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
@@ -260,6 +310,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
         shape = shape_of(type(resource))
         if self._change(insert(shape.table), shape.to_columns(resource), constrained=True) is None:
             self._raise_broken_rule(resource, is_new=True)
+        self._note(None, resource)
 
     def add_all(self, resources: Iterable[Resource]) -> None:
         self._in_bulk(resources, self._add_rows, self.add)
@@ -273,6 +324,8 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             if found:
                 shape = shape_of(kind)
                 self._connection.execute(insert(shape.table), [shape.to_columns(resource) for resource in found])
+        for resource in resources:
+            self._note(None, resource)
         return True
 
     def _in_bulk(
@@ -280,7 +333,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
     ) -> None:
         """Do all `items` or none: many `together`, and those `singly`, for the right error, where that doesn't work."""
         self._check_usable()
-        stream = iter(items)
+        stream, happened = iter(items), len(self._happened)
         try:
             with self._savepoint():
                 while batch := list(islice(stream, _BULK_ROWS)):
@@ -290,17 +343,22 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
                         raise _NotTogether
                     for item in batch:
                         singly(item)
-        except SQLAlchemyError as error:
-            raise self._fail(translate(error)) from error
+        except BaseException as error:
+            del self._happened[happened:]
+            if isinstance(error, SQLAlchemyError):
+                raise self._fail(translate(error)) from error
+            raise
 
     def replace(self, old: R, new: R) -> None:
         kind, tenant_id, resource_id = type(old), old.tenant_id, old.resource_id
         _check_replacement(old, new)
         if self._replace_row(old, new):
+            self._note(old, new)
             return
         stored = self.get(kind, tenant_id, resource_id)
         # Equal resources may be written differently, a cron field as "1,3" and as "3,1" for example.
         if stored == old and self._replace_row(stored, new):
+            self._note(old, new)
             return
         raise self._fail(Conflict(f"{kind.__name__} {resource_id!r} was changed in the meantime; repeat"))
 
@@ -331,6 +389,8 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             done = self._connection.execute(statements.of(kind).change(changed), rows)
             if done.rowcount != len(rows):
                 return False
+        for old, new in changes:
+            self._note(old, new)
         return True
 
     def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
@@ -348,7 +408,25 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
         done = self._change(statements.RELINK, wanted, constrained=True)
         if done is None or (not done and not self._exists(OSResource, tenant_id, desired_os_id)):
             raise _no_os(tenant_id, desired_os_id)
+        if done:
+            self._happened.append(linked_event(tenant_id, link, desired_os_id, done, self._clock.now()))
         return done
+
+    def forget_events(self, tenant_id: str, before: datetime) -> int:
+        """See `UnitOfWork.forget_events`."""
+        if not is_text(tenant_id):
+            return 0
+        tenant: dict[str, Plain] = {"tenant": tenant_id}
+        kept = self._rows(self._events.first_kept, {**tenant, "before": to_microseconds(before)})
+        transaction, position = kept[0] if kept else self._events_end(tenant_id)[1]
+        forgotten = self._rows(self._events.last_forgotten, {**tenant, "transaction": transaction, "place": position})
+        if not forgotten:
+            return 0
+        last = {**tenant, "transaction": forgotten[0][0], "place": forgotten[0][1]}
+        count = self._change(event_statements.FORGET, last, constrained=False)
+        if not self._change(event_statements.NOTE_FORGOTTEN, last, constrained=False):
+            self._change(event_statements.NOTE_FIRST_FORGOTTEN, last, constrained=False)
+        return count or 0
 
     def delete(self, resource: Resource) -> None:
         kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id
@@ -359,6 +437,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             raise NotFound(f"tenant {tenant_id!r} has no {kind.__name__} {resource_id!r}")
         if rows is None:
             self._raise_used(resource)
+        self._note(resource, None)
 
     def _raise_used(self, resource: Resource) -> None:
         kind, users = type(resource), statements.of(type(resource)).users
