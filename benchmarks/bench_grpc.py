@@ -30,16 +30,16 @@ from typing import Any
 import grpc
 from attrs import field, frozen
 
-from bench_inventory import TENANT, guid, load
 from edge_day2 import MaintenanceManager
 from edge_day2.adapters.clock import SystemClock
 from edge_day2.adapters.grpc import JwksFile, JwtAuthenticator, MaintenanceServer, ServerTls, serve
-from edge_day2.adapters.grpc.conversion import decode_request, encode_request
+from edge_day2.adapters.grpc.conversion import encode_request
 from edge_day2.adapters.grpc.server import METHOD, ServerLimits, server_options
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, UpdateStatus
 from edge_day2.domain.statuses import UpdateStatusType
 from edge_day2.testing.local_authority import AUDIENCE, LocalAuthority
+from inventory_fleet import TENANT, fill, guid, is_updating
 
 ANSWER_BYTES = 170
 
@@ -184,7 +184,7 @@ async def measure(
     """Load both servers in turns, then open connections, and print what came out."""
     metadata = (("authorization", f"Bearer {token}"),)
     ca = (folder / "ca.pem").read_bytes()
-    reports = [report(number) for number in range(options.instances) if number % 100]
+    reports = [report(number) for number in range(options.instances) if not is_updating(number)]
     loads = {kind: Load(port, ca, metadata, reports) for kind, (port, _) in ports.items()}
     rates: dict[str, list[float]] = {kind: [] for kind in loads}
     used: dict[str, float] = dict.fromkeys(loads, 0.0)
@@ -236,13 +236,7 @@ def main() -> None:
         folder = Path(name)
         authority = LocalAuthority(folder)
         authority.server()
-        with open_inventory(f"sqlite:///{folder / 'inventory.db'}") as inventory:
-            load(inventory, options.instances)
-            # What the fleet says is known before anything is measured: nothing is written while it is.
-            manager = MaintenanceManager(inventory, clock=SystemClock())
-            for number in range(options.instances):
-                if number % 100:
-                    manager.platform_update_status(decode_request(report(number)), tenant=TENANT)
+        fill(f"sqlite:///{folder / 'inventory.db'}", options.instances)
         with (
             processes("nothing", folder, options.processes) as nothing,
             processes("reports", folder, options.processes) as reports,

@@ -1,84 +1,58 @@
-"""Automatic linking of a large fleet: seconds and peak memory, as a pure plan and through an SQLite file.
+"""Automatic linking of a large fleet: seconds and peak memory, as a pure plan, on SQLite and on PostgreSQL.
 
-    python benchmarks/bench_linking.py [--instances 1000000] [--sqlite-instances 1000000]
+    python benchmarks/bench_linking.py [--instances 1000000] [--databases sqlite postgresql] [--batch 5000 …]
+                                       [--folder DIR]
 
-The fleet is made while it is consumed, as an Inventory would hand it over: four immutable profiles and one mutable one,
-and every immutable instance is due for a newer OS. Memory is measured in a child process of its own for each part: the
-peak of the whole process, interpreter and libraries included. Making the database is not part of the time.
+Four of five instances run an immutable OS and are due for a newer one. Memory is measured in a child process of its
+own for each part: the peak of the whole process, interpreter and libraries included. Making the database is not part
+of the time. Each further reconciliation has a newer revision to link: one alone for each size of batch, and a last one
+while a node after the other reports something new from another process; what the slowest of them waited is the time
+that a report took as a whole.
+
+Ends with status 1 where a limit is passed: 20 seconds, 300 MB.
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
+import random
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final
 
+from edge_day2 import MaintenanceManager
+from edge_day2.adapters.clock import SystemClock
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.os_resource_manager import OSResourceManager
 from edge_day2.domain.linking import DiscoveredProfile, LinkDesiredOS, LinkingMode, plan_linking
+from edge_day2.domain.messages import PlatformUpdateStatusRequest, UpdateStatus
 from edge_day2.domain.profiles import OSProfile
-from edge_day2.domain.resources import Host, Instance, OSProvider, OSResource, OSType, SecurityFeature
-from edge_day2.domain.versions import ImageVersion
+from edge_day2.domain.statuses import UpdateStatusType
+from edge_day2.errors import Conflict
 from edge_day2.ports.release_service import FetchedManifest
+from inventory_databases import DATABASES, Database
+from inventory_fleet import PROFILES, TENANT, VERSIONS, fill, guid, instance, profile, systems
+from own_process import in_a_process_of_its_own, peak_megabytes
 
 LIMIT_SECONDS: Final = 20.0
 LIMIT_MEGABYTES: Final = 300.0
-TENANT: Final = "tenant"
-Result = TypeVar("Result")
-PROFILES: Final = ("microvisor-nonrt", "microvisor-rt", "microvisor-idv", "microvisor-standalone", "ubuntu")
+DEFAULT_BATCH: Final = 5000
 
 
-def profile(name: str, version: str) -> OSProfile:
-    return OSProfile(
-        profile_name=name,
-        name=f"{name} {version}",
-        os_type=OSType.MUTABLE if name == "ubuntu" else OSType.IMMUTABLE,
-        os_provider=OSProvider.INFRA,
-        security_feature=SecurityFeature.NONE,
-        architecture="x86_64",
-        image_version=ImageVersion.parse(version),
-        sha256="0" * 64,
-        image_url=f"files/{name}-{version}.raw.gz",
-    )
+def discovered(version: str) -> list[DiscoveredProfile]:
+    return [DiscoveredProfile(revision=version, profile=profile(name, version)) for name in PROFILES]
 
 
-def discovered(revision: str, version: str) -> list[DiscoveredProfile]:
-    return [DiscoveredProfile(revision=revision, profile=profile(name, version)) for name in PROFILES]
-
-
-def installed() -> list[OSResource]:
-    return [found.profile.to_os_resource(tenant_id=TENANT) for found in discovered("0.9.0", "3.0")]
-
-
-def fleet(count: int) -> Iterator[Instance]:
-    resources = installed()
-    for number in range(count):
-        os = resources[number % len(resources)]
-        yield Instance(
-            resource_id=f"inst-{number:08x}",
-            tenant_id=TENANT,
-            host_id=f"host-{number:08x}",
-            os_type=os.os_type,
-            current_os_id=os.resource_id,
-            desired_os_id=os.resource_id,
-        )
-
-
-def peak_megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def pure_plan(count: int) -> tuple[int, float, float]:
+def pure_plan(count: int, version: str) -> tuple[int, float, float]:
     """Decide about every instance of a fleet and make the linked ones. Return links, seconds and peak memory."""
     start = time.perf_counter()
-    plan = plan_linking(discovered("0.9.8", "3.1"), installed(), tenant_id=TENANT, mode=LinkingMode.AUTOMATIC)
+    plan = plan_linking(discovered(version), systems(), tenant_id=TENANT, mode=LinkingMode.AUTOMATIC)
     linked = 0
-    for link in plan.links(fleet(count)):
+    for link in plan.links(map(instance, range(count))):
         if isinstance(link, LinkDesiredOS):
             link.linked()
             linked += 1
@@ -88,11 +62,14 @@ def pure_plan(count: int) -> tuple[int, float, float]:
 class OneRevision:
     """A Release Service with one revision, made here."""
 
+    def __init__(self, version: str) -> None:
+        self._version = version
+
     def revisions(self) -> tuple[str, ...]:
-        return ("0.9.8",)
+        return (self._version,)
 
     def manifests(self, revision: str, profile_names: Iterable[str] | None = None) -> Iterator[FetchedManifest]:
-        for found in discovered(revision, "3.1"):
+        for found in discovered(self._version):
             yield FetchedManifest(revision=revision, name=found.profile.profile_name, text=manifest(found.profile))
 
 
@@ -111,39 +88,56 @@ def manifest(content: OSProfile) -> str:
     return "spec:\n" + "".join(f"  {key}: {value!r}\n" for key, value in said.items())
 
 
-def fill(url: str, count: int) -> None:
-    with open_inventory(url) as inventory:
-        with inventory.writing() as write:
-            write.add_all(installed())
-        numbers = iter(range(count))
-        instances = fleet(count)
-        while chunk := [number for _, number in zip(range(50_000), numbers, strict=False)]:
-            with inventory.writing() as write:
-                write.add_all(host(number) for number in chunk)
-                write.add_all(next(instances) for _ in chunk)
-
-
-def host(number: int) -> Host:
-    guid = f"00000000-0000-0000-0000-{number:012x}"
-    return Host(resource_id=f"host-{number:08x}", tenant_id=TENANT, guid=guid, name=f"node {number}")
-
-
-def through_storage(url: str) -> tuple[int, float, float]:
+def reconcile(url: str, version: str, batch: int) -> tuple[int, float, float]:
     """Reconcile a stored fleet with a new revision. Return links, seconds and peak memory."""
     with open_inventory(url) as inventory:
-        manager = OSResourceManager(inventory, OneRevision(), revision="0.9.8", mode=LinkingMode.AUTOMATIC)
+        mode, source = LinkingMode.AUTOMATIC, OneRevision(version)
+        manager = OSResourceManager(inventory, source, revision=version, mode=mode, batch_size=batch)
         start = time.perf_counter()
         report = manager.reconcile(TENANT)
         return report.linked_instances, time.perf_counter() - start, peak_megabytes()
 
 
-def in_a_process_of_its_own(work: Callable[..., Result], *arguments: object) -> Result:
+def report_until(url: str, count: int, ready: Any, over: Any, waits: Any) -> None:
+    """Let nodes report something new, one after the other, and put how long each took, and how many had to repeat."""
+    draw, took, given_up = random.Random(3), [], 0
+    with open_inventory(url) as inventory:
+        manager = MaintenanceManager(inventory, clock=SystemClock())
+        ready.set()
+        while not over.is_set():
+            node = guid(draw.randrange(count))
+            for kind in (UpdateStatusType.FAILED, UpdateStatusType.STARTED):
+                request = PlatformUpdateStatusRequest(host_guid=node, update_status=UpdateStatus(status_type=kind))
+                began = time.perf_counter()
+                try:
+                    manager.platform_update_status(request, tenant=TENANT)
+                except Conflict:
+                    given_up += 1
+                took.append(time.perf_counter() - began)
+    waits.put((sorted(took), given_up))
+
+
+def reconcile_under_reports(url: str, count: int, version: str, batch: int) -> None:
+    """Reconcile while another process reports; print what reports and linking took."""
     context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(work, arguments)
+    ready, over, waits = context.Event(), context.Event(), context.Queue()
+    reporter = context.Process(target=report_until, args=(url, count, ready, over, waits))
+    reporter.start()
+    ready.wait()
+    linked, seconds, _ = in_a_process_of_its_own(reconcile, url, version, batch)
+    over.set()
+    took, given_up = waits.get()
+    reporter.join()
+    middle, late, last = took[len(took) // 2], took[len(took) * 99 // 100], took[-1]
+    print(
+        f"  while nodes report: {linked:,} linked in {seconds:.1f} s; {len(took):,} reports that change something took "
+        f"{middle * 1000:.1f} ms, 99 of 100 at most {late * 1000:.0f} ms, the slowest {last * 1000:.0f} ms; "
+        f"{given_up} were told Conflict"
+    )
 
 
-def show(title: str, count: int, result: tuple[int, float, float]) -> None:
+def show(title: str, count: int, result: tuple[int, float, float]) -> bool:
+    """Print what linking took, and return whether the limits are kept."""
     linked, seconds, megabytes = result
     kept = seconds <= LIMIT_SECONDS and megabytes <= LIMIT_MEGABYTES
     print(
@@ -151,20 +145,41 @@ def show(title: str, count: int, result: tuple[int, float, float]) -> None:
         f"{LIMIT_SECONDS:.0f} s), peak {megabytes:.0f} MB (limit {LIMIT_MEGABYTES:.0f} MB), limits "
         f"{'kept' if kept else 'passed'}"
     )
+    return kept
+
+
+def run(database: Database, options: argparse.Namespace) -> bool:
+    """Measure on one database; return whether the limits are kept."""
+    count, kept, version = options.instances, True, VERSIONS
+    print(database.settings())
+    url = database.url("linked")
+    in_a_process_of_its_own(fill, url, count)
+    for batch in options.batch:
+        database.settle("linked")
+        result = in_a_process_of_its_own(reconcile, url, f"3.{version}", batch)
+        kept = show(f"  by {batch:,}", count, result) and kept
+        version += 1
+    database.settle("linked")
+    reconcile_under_reports(url, count, f"3.{version}", options.batch[0])
+    return kept
 
 
 def main() -> None:
+    """Run everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--instances", type=int, default=1_000_000)
-    parser.add_argument("--sqlite-instances", type=int, default=1_000_000, help="0 leaves SQLite out")
+    parser.add_argument("--databases", nargs="*", choices=DATABASES, default=list(DATABASES))
+    parser.add_argument("--batch", type=int, nargs="+", default=[DEFAULT_BATCH], help="sizes to try, one after another")
+    parser.add_argument("--folder", type=Path, help="where the databases are made (default: a temporary folder)")
     options = parser.parse_args()
-    show("pure plan", options.instances, in_a_process_of_its_own(pure_plan, options.instances))
-    if options.sqlite_instances:
-        with tempfile.TemporaryDirectory() as folder:
-            url = f"sqlite:///{Path(folder) / 'inventory.db'}"
-            in_a_process_of_its_own(fill, url, options.sqlite_instances)
-            result = in_a_process_of_its_own(through_storage, url)
-            show("through SQLite", options.sqlite_instances, result)
+    planned = in_a_process_of_its_own(pure_plan, options.instances, f"3.{VERSIONS}")
+    kept = show("pure plan", options.instances, planned)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for name in options.databases:
+            with DATABASES[name](Path(folder)) as database:
+                kept = run(database, options) and kept
+    if not kept:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

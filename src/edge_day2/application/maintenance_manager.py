@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from edge_day2.domain.maintenance import MaintenancePolicy, ReportContext, mark_lost, plan_maintenance
+from edge_day2.domain.maintenance import MaintenancePlan, MaintenancePolicy, ReportContext, mark_lost, plan_maintenance
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
 from edge_day2.domain.resources import Instance, OSResource, record_cves
 from edge_day2.errors import AlreadyExists, Conflict, NotFound, RequestError, Unavailable
@@ -73,7 +73,7 @@ class MaintenanceManager:
         plan = plan_maintenance(request, context, self._clock.now(), self._policy)
         if plan.instance is None and plan.run is None:
             return plan.response
-        return self._store(request, tenant)
+        return self._store(request, tenant, context)
 
     def answer_each(self, reports: Iterable[Report]) -> list[PlatformUpdateStatusResponse | RequestError]:
         """Answer several reports as `platform_update_status` does, each on its own; return the answer or refusal.
@@ -84,30 +84,27 @@ class MaintenanceManager:
             StorageError: the Inventory can't be read; nothing was recorded.
         """
         reports = list(reports)
-        guids: dict[str, set[str]] = {}
-        for report in reports:
-            guids.setdefault(report.tenant, set()).add(report.request.host_guid)
         now = self._clock.now()
         with self._inventory.reading() as unit:
-            contexts = {tenant: unit.report_contexts(tenant, hosts) for tenant, hosts in guids.items()}
-        answers: list[PlatformUpdateStatusResponse | RequestError | None] = []
+            contexts = _contexts(unit, reports)
+        answers: list[PlatformUpdateStatusResponse | RequestError | ReportContext | None] = []
         changing: set[tuple[str, str]] = set()
         for report in reports:
             host = (report.tenant, report.request.host_guid.lower())
             # What was read doesn't count any more for a host of which something is to be stored first.
             answer = None if host in changing else self._unchanged(report, contexts[report.tenant], now)
             answers.append(answer)
-            if answer is None:
+            if answer is None or isinstance(answer, ReportContext):
                 changing.add(host)
         return [
-            self._refusable(report) if answer is None else answer
+            self._refusable(report, answer) if answer is None or isinstance(answer, ReportContext) else answer
             for report, answer in zip(reports, answers, strict=True)
         ]
 
     def _unchanged(
         self, report: Report, contexts: Mapping[str, ReportContext], now: datetime
-    ) -> PlatformUpdateStatusResponse | RequestError | None:
-        """Return the answer to a report that changes nothing, or its refusal; None where something is to be stored."""
+    ) -> PlatformUpdateStatusResponse | RequestError | ReportContext:
+        """Return the answer to a report that changes nothing, or its refusal; else the context in which it does."""
         guid = report.request.host_guid
         context = contexts.get(guid)
         if context is None:
@@ -116,19 +113,29 @@ class MaintenanceManager:
             plan = plan_maintenance(report.request, context, now, self._policy)
         except RequestError as error:
             return error
-        return plan.response if plan.instance is None and plan.run is None else None
+        return plan.response if plan.instance is None and plan.run is None else context
 
-    def _refusable(self, report: Report) -> PlatformUpdateStatusResponse | RequestError:
+    def _refusable(self, report: Report, context: ReportContext | None) -> PlatformUpdateStatusResponse | RequestError:
         try:
-            return self._store(report.request, report.tenant)
+            return self._store(report.request, report.tenant, context)
         except RequestError as error:
             return error
 
-    def _store(self, request: PlatformUpdateStatusRequest, tenant: str) -> PlatformUpdateStatusResponse:
+    def _store(
+        self, request: PlatformUpdateStatusRequest, tenant: str, context: ReportContext | None
+    ) -> PlatformUpdateStatusResponse:
+        """Store what a report changes; `context`, if any, was read in an earlier transaction."""
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._inventory.writing() as unit:
-                    return self._apply(unit, request, tenant, self._clock.now() + (attempt - 1) * _TICK)
+                    now = self._clock.now() + (attempt - 1) * _TICK
+                    if context is not None and attempt == 1:
+                        plan = plan_maintenance(request, context, now, self._policy)
+                        # Everything that writes of a host's updates writes its instance. So where the instance is
+                        # replaced, which compares it, what was read still stands; else it is read again.
+                        if plan.instance is not None:
+                            return self._carry_out(unit, plan, context, now)
+                    return self._apply(unit, request, tenant, now)
             except (Conflict, AlreadyExists):
                 if attempt == _ATTEMPTS:
                     raise
@@ -141,11 +148,21 @@ class MaintenanceManager:
             Conflict: somebody else's transaction was in the way; nothing was recorded, repeat.
             StorageError: the Inventory failed; nothing was recorded.
         """
+        reports = list(reports)
         answers: list[PlatformUpdateStatusResponse | RequestError] = []
         with self._inventory.writing() as unit:
+            contexts = _contexts(unit, reports)
+            heard: set[tuple[str, str]] = set()
             for report in reports:
+                host, now = (report.tenant, report.request.host_guid.lower()), self._clock.now()
+                context = contexts[report.tenant].get(report.request.host_guid)
                 try:
-                    answers.append(self._apply(unit, report.request, report.tenant, self._clock.now()))
+                    if context is None or host in heard:
+                        answers.append(self._apply(unit, report.request, report.tenant, now))
+                    else:
+                        heard.add(host)
+                        plan = plan_maintenance(report.request, context, now, self._policy)
+                        answers.append(self._carry_out(unit, plan, context, now))
                 except (Conflict, Unavailable):
                     raise
                 except RequestError as error:
@@ -183,7 +200,11 @@ class MaintenanceManager:
         self, unit: UnitOfWork, request: PlatformUpdateStatusRequest, tenant: str, now: datetime
     ) -> PlatformUpdateStatusResponse:
         context = unit.report_context(tenant, request.host_guid)
-        plan = plan_maintenance(request, context, now, self._policy)
+        return self._carry_out(unit, plan_maintenance(request, context, now, self._policy), context, now)
+
+    def _carry_out(
+        self, unit: UnitOfWork, plan: MaintenancePlan, context: ReportContext, now: datetime
+    ) -> PlatformUpdateStatusResponse:
         for problem in plan.problems:
             _log.warning("%s", problem)
         # The run comes first: where it can't be added, a batch goes on with nothing recorded of this report.
@@ -195,9 +216,17 @@ class MaintenanceManager:
         if plan.instance is not None and context.instance is not None:
             changed = plan.instance
             if changed.current_os_id != context.instance.current_os_id:
-                changed = record_cves(changed, unit.get(OSResource, tenant, changed.current_os_id))
+                changed = record_cves(changed, unit.get(OSResource, changed.tenant_id, changed.current_os_id))
             unit.replace(context.instance, changed)
             if plan.amendment is not None:
-                for last in unit.runs_of_instance(tenant, plan.instance.resource_id)[:1]:
+                for last in unit.runs_of_instance(changed.tenant_id, changed.resource_id)[:1]:
                     unit.replace(last, evolve(last, update=plan.amendment, end_time=now))
         return plan.response
+
+
+def _contexts(unit: UnitOfWork, reports: Iterable[Report]) -> dict[str, Mapping[str, ReportContext]]:
+    """Return the context of each report whose host exists, by its tenant and its host's GUID as it was given."""
+    guids: dict[str, set[str]] = {}
+    for report in reports:
+        guids.setdefault(report.tenant, set()).add(report.request.host_guid)
+    return {tenant: unit.report_contexts(tenant, hosts) for tenant, hosts in guids.items()}

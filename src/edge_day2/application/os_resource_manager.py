@@ -215,16 +215,16 @@ class OSResourceManager:
         due, skipped = self._due(tenant_id, plan)
         for _ in range(_ATTEMPTS):
             before = linked.total()
-            for link, desired in due.items():
-                linked[desired] += self._link(tenant_id, link, desired)
+            for desired, links in due.items():
+                linked[desired] += self._link(tenant_id, links, desired)
             # Others held some of them, or linked them down just now.
             due, _ = self._due(tenant_id, plan)
             if not due or linked.total() == before:
                 break
         return +linked, skipped
 
-    def _due(self, tenant_id: str, plan: LinkingPlan) -> tuple[dict[Link, str], Counter[SkipReason]]:
-        due: dict[Link, str] = {}
+    def _due(self, tenant_id: str, plan: LinkingPlan) -> tuple[dict[str, list[Link]], Counter[SkipReason]]:
+        due: dict[str, list[Link]] = {}
         skipped: Counter[SkipReason] = Counter()
         with self._inventory.reading() as read:
             for link, count in read.links(tenant_id).items():
@@ -232,21 +232,21 @@ class OSResourceManager:
                 if isinstance(verdict, SkipReason):
                     skipped[verdict] += count
                 else:
-                    due[link] = verdict.resource_id
+                    due.setdefault(verdict.resource_id, []).append(link)
         return due, skipped
 
-    def _link(self, tenant_id: str, link: Link, desired_os_id: str) -> int:
-        """Relink the instances with one link, batch by batch; return how many it was."""
+    def _link(self, tenant_id: str, links: Collection[Link], desired_os_id: str) -> int:
+        """Relink the instances with these links, batch by batch; return how many it was."""
         count = 0
-        while batch := self._link_batch(tenant_id, link, desired_os_id):
+        while batch := self._link_batch(tenant_id, links, desired_os_id):
             count += batch
         return count
 
-    def _link_batch(self, tenant_id: str, link: Link, desired_os_id: str) -> int:
+    def _link_batch(self, tenant_id: str, links: Collection[Link], desired_os_id: str) -> int:
         for attempt in range(_ATTEMPTS + 1):
             try:
                 with self._inventory.writing() as write:
-                    return write.relink(tenant_id, link, desired_os_id, at_most=self._batch_size)
+                    return write.relink(tenant_id, links, desired_os_id, at_most=self._batch_size)
             except NotFound as error:
                 raise Conflict(
                     f"OS Resource {desired_os_id!r} was deleted while instances were linked to it"

@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 from attrs import field, frozen
 
-from edge_day2.domain.resources import Instance, Link, OSResource, Resource
+from edge_day2.domain.resources import Instance, OSResource, Resource
 from edge_day2.domain.statuses import InventoryStatus, UpdateRecord, parse_detail
 
 Detail = tuple[tuple[str, str], ...]
@@ -31,7 +31,7 @@ class EventKind(enum.Enum):
     OS_RESOURCE_REMOVED = "an OS Resource was removed: profile_name, image_id, os_type"
     DESIRED_OS_CHANGED = "an instance should run another OS: host_id, from, to (ids of OS Resources)"
     CURRENT_OS_CHANGED = "an instance runs another OS: host_id, from, to (ids of OS Resources)"
-    INSTANCES_LINKED = "many instances should run the OS Resource: current_os_id, from, count"
+    INSTANCES_LINKED = "many instances should run the OS Resource: from (id of the former one), count"
     UPDATE_STARTED = "an update is in progress: host_id, text"
     UPDATE_DONE = "an update was completed: host_id, text"
     UPDATE_FAILED = "an update failed, or was rolled back after it did: host_id, text, reason, status"
@@ -83,14 +83,14 @@ def events_of(old: Resource | None, new: Resource | None, at: datetime) -> Itera
         )
 
 
-def linked_event(tenant_id: str, link: Link, desired_os_id: str, count: int, at: datetime) -> InventoryEvent:
-    """Return the one event of giving `count` instances that had `link` another desired OS."""
+def linked_event(tenant_id: str, from_os_id: str, desired_os_id: str, count: int, at: datetime) -> InventoryEvent:
+    """Return the one event of giving `count` instances another desired OS than `from_os_id`."""
     return InventoryEvent(
         tenant_id=tenant_id,
         kind=EventKind.INSTANCES_LINKED,
         resource_id=desired_os_id,
         at=at,
-        detail=(("current_os_id", link.current_os_id), ("from", link.desired_os_id), ("count", str(count))),
+        detail=(("from", from_os_id), ("count", str(count))),
     )
 
 

@@ -141,14 +141,14 @@ class UnitOfWork(Protocol):
         """Return how many instances have each link. The cost grows with the instances, the answer doesn't."""
         ...
 
-    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
-        """Give another desired OS to instances that have `link`, `at_most` of them; return how many it was.
+    def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:
+        """Give another desired OS to instances that have one of `links`, `at_most` of them; return how many it was.
 
         Those that another transaction is changing may be left out. Fewer than `at_most` are no sign that none is left.
 
         Raises:
             NotFound: there is no such OS Resource.
-            ImmutableLinkError: it is the link of a mutable OS.
+            ImmutableLinkError: one is the link of a mutable OS.
             Conflict: another transaction changed some of them; nothing is stored, repeat the transaction.
         """
         ...

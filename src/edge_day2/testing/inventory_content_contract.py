@@ -192,28 +192,55 @@ class InventoryContentContract:
         store(inventory, *hosts, *alike, other, *plain_fleet("tenant-b").resources)
         link = Link(OSType.IMMUTABLE, fleet.old_os.resource_id, fleet.new_os.resource_id)
         with inventory.writing() as unit:
-            assert unit.relink(TENANT, link, "os-old", at_most=2) == 2
+            assert unit.relink(TENANT, [link], "os-old", at_most=2) == 2
             assert unit.links(TENANT)[link] == 1
-            assert unit.relink(TENANT, link, "os-old", at_most=2) == 1
-            assert unit.relink(TENANT, link, "os-old", at_most=2) == 0
+            assert unit.relink(TENANT, [link], "os-old", at_most=2) == 1
+            assert unit.relink(TENANT, [link], "os-old", at_most=2) == 0
         with inventory.reading() as unit:
             for instance in (fleet.instance, *alike, other):
                 assert unit.get(Instance, TENANT, instance.resource_id) == evolve(instance, desired_os_id="os-old")
             assert unit.links("tenant-b") == {link: 1}
+
+    def test_several_links_are_relinked_together(self, inventory: Inventory, fleet: Fleet) -> None:
+        newest = evolve(fleet.new_os, resource_id="os-newest", image_id="9.9")
+        places = {2: ("os-old", "os-old"), 3: ("os-new", "os-new"), 4: ("os-new", "os-old"), 5: ("os-old", "os-new")}
+        hosts = [evolve(fleet.host, resource_id=f"host-{n}", guid=f"{n:08}{OTHER_GUID[8:]}") for n in places]
+        linked = [
+            evolve(
+                fleet.instance,
+                resource_id=f"instance-{n}",
+                host_id=f"host-{n}",
+                current_os_id=current,
+                desired_os_id=desired,
+            )
+            for n, (current, desired) in places.items()
+        ]
+        store(inventory, newest, *hosts, *linked)
+        links = [Link(OSType.IMMUTABLE, *places[n]) for n in (2, 3, 5)]
+        with inventory.writing() as unit:
+            assert unit.relink(TENANT, links, "os-newest", at_most=3) == 3
+            assert unit.relink(TENANT, links, "os-newest", at_most=3) == 1
+            assert unit.relink(TENANT, links, "os-newest", at_most=3) == 0
+            assert unit.relink(TENANT, [], "os-newest", at_most=3) == 0
+        with inventory.reading() as unit:
+            # Not the one whose current and desired OS are those of different links.
+            assert unit.get(Instance, TENANT, "instance-4") == linked[2]
+            assert sum(unit.links(TENANT).values()) == 5
+            assert unit.links(TENANT)[Link(OSType.IMMUTABLE, "os-old", "os-newest")] == 3
 
     def test_relinking_to_nothing_is_refused_and_changes_nothing(self, inventory: Inventory, fleet: Fleet) -> None:
         link = Link(OSType.IMMUTABLE, fleet.old_os.resource_id, fleet.new_os.resource_id)
         with inventory.writing() as unit:
             for nothing in ("os-9", "\0"):
                 with pytest.raises(NotFound):
-                    unit.relink(TENANT, link, nothing, at_most=10)
+                    unit.relink(TENANT, [link], nothing, at_most=10)
             with pytest.raises(NotFound):
-                unit.relink("tenant-c", link, "os-old", at_most=10)
+                unit.relink("tenant-c", [link], "os-old", at_most=10)
             with pytest.raises(ImmutableLinkError):
-                unit.relink(TENANT, Link(OSType.MUTABLE, "os-old", "os-old"), "os-new", at_most=10)
+                unit.relink(TENANT, [link, Link(OSType.MUTABLE, "os-old", "os-old")], "os-new", at_most=10)
             assert unit.links(TENANT) == {link: 1}
         with inventory.reading() as unit, pytest.raises(FailedPrecondition):
-            unit.relink(TENANT, link, "os-old", at_most=10)
+            unit.relink(TENANT, [link], "os-old", at_most=10)
 
     # The context of a report
 

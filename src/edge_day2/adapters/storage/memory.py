@@ -153,7 +153,7 @@ class MemoryUnitOfWork:
         """See `UnitOfWork.links`."""
         return Counter(map(_link, self.all(Instance, tenant_id)))
 
-    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
+    def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:
         """See `UnitOfWork.relink`."""
         raise _reading()
 
@@ -312,16 +312,16 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         self._check_references(new)
         self._put(old, new)
 
-    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
-        check_relinkable(link)
+    def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:
+        for link in links:
+            check_relinkable(link)
         self.get(OSResource, tenant_id, desired_os_id)
-        alike = (instance for instance in self.all(Instance, tenant_id) if _link(instance) == link)
+        alike = (instance for instance in self.all(Instance, tenant_id) if _link(instance) in links)
         chosen = list(islice(alike, at_most))
         for instance in chosen:
             self._place(instance, evolve(instance, desired_os_id=desired_os_id))
-        if chosen:
-            event = linked_event(tenant_id, link, desired_os_id, len(chosen), self._clock.now())
-            self._happened.append(event)
+        for former, count in Counter(instance.desired_os_id for instance in chosen).items():
+            self._happened.append(linked_event(tenant_id, former, desired_os_id, count, self._clock.now()))
         return len(chosen)
 
     def forget_events(self, tenant_id: str, before: datetime) -> int:

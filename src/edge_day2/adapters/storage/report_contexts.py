@@ -68,12 +68,13 @@ def _listed_of_postgresql(element: _Listed, compiler: Any, **options: Any) -> st
     return f"(SELECT json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS JSON)))"
 
 
-def _listed(name: str) -> _Listed:
+def listed(name: str) -> FunctionElement[str]:
+    """Return the values of a parameter of this name, which is a JSON list of texts."""
     return _Listed(bindparam(name, type_=Text()))
 
 
 def _own() -> CompoundSelect[Any]:
-    here = (HOST.c.tenant_id == TENANT_ID, Among(func.lower(HOST.c.guid), _listed("guids")))
+    here = (HOST.c.tenant_id == TENANT_ID, Among(func.lower(HOST.c.guid), listed("guids")))
     instance = HOST.join(*on(HOST.c.resource_id, INSTANCE, "host_id"))
     run = instance.join(*on(INSTANCE.c.resource_id, OS_UPDATE_RUN, "instance_id"))
     return union_all(
@@ -86,7 +87,7 @@ def _own() -> CompoundSelect[Any]:
 
 def _shared() -> CompoundSelect[Any]:
     around = select(REGION.c.resource_id, REGION.c.parent_id).where(
-        REGION.c.tenant_id == TENANT_ID, Among(REGION.c.resource_id, _listed("region_ids"))
+        REGION.c.tenant_id == TENANT_ID, Among(REGION.c.resource_id, listed("region_ids"))
     )
     regions = around.cte("regions", recursive=True)
     # UNION, not UNION ALL: regions that form a circle come once each and the recursion ends.
@@ -94,18 +95,18 @@ def _shared() -> CompoundSelect[Any]:
         select(REGION.c.resource_id, REGION.c.parent_id).select_from(regions.join(*on(regions.c.parent_id, REGION)))
     )
     profiles = select(OS_RESOURCE.c.profile_name).where(
-        OS_RESOURCE.c.tenant_id == TENANT_ID, Among(OS_RESOURCE.c.resource_id, _listed("immutable_os_ids"))
+        OS_RESOURCE.c.tenant_id == TENANT_ID, Among(OS_RESOURCE.c.resource_id, listed("immutable_os_ids"))
     )
     return union_all(
         rows_of(REGION, regions.join(*on(regions.c.resource_id, REGION))),
         *(
             rows_of(table, table).where(table.c.tenant_id == TENANT_ID, Among(column, wanted))
             for table, column, wanted in (
-                (OS_RESOURCE, OS_RESOURCE.c.resource_id, _listed("mutable_os_ids")),
+                (OS_RESOURCE, OS_RESOURCE.c.resource_id, listed("mutable_os_ids")),
                 (OS_RESOURCE, OS_RESOURCE.c.profile_name, profiles.scalar_subquery()),
-                (OS_UPDATE_POLICY, OS_UPDATE_POLICY.c.resource_id, _listed("policy_ids")),
-                (SCHEDULE, SCHEDULE.c.target_host_id, _listed("host_ids")),
-                (SCHEDULE, SCHEDULE.c.target_site_id, _listed("site_ids")),
+                (OS_UPDATE_POLICY, OS_UPDATE_POLICY.c.resource_id, listed("policy_ids")),
+                (SCHEDULE, SCHEDULE.c.target_host_id, listed("host_ids")),
+                (SCHEDULE, SCHEDULE.c.target_site_id, listed("site_ids")),
                 (SCHEDULE, SCHEDULE.c.target_region_id, select(regions.c.resource_id).scalar_subquery()),
             )
         ),

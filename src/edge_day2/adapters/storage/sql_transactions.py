@@ -5,6 +5,7 @@ Statements are in `statements`, rows in `rows`. Where connections come from is `
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime
@@ -163,7 +164,7 @@ class SqlUnitOfWork:
         rows = self._rows(statements.LINKS, {"tenant_id": tenant_id}) if is_text(tenant_id) else ()
         return {Link(OSType[kind], current, desired): count for kind, current, desired, count in rows}
 
-    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
+    def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:
         """See `UnitOfWork.relink`."""
         raise _reading()
 
@@ -393,24 +394,38 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             self._note(old, new)
         return True
 
-    def relink(self, tenant_id: str, link: Link, desired_os_id: str, *, at_most: int) -> int:
-        check_relinkable(link)
-        if not all(map(is_text, (tenant_id, link.current_os_id, link.desired_os_id, desired_os_id))):
+    def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:
+        running: dict[tuple[OSType, str], list[str]] = {}
+        for link in links:
+            check_relinkable(link)
+            if is_text(link.current_os_id) and is_text(link.desired_os_id):
+                running.setdefault((link.os_type, link.desired_os_id), []).append(link.current_os_id)
+        if not (is_text(tenant_id) and is_text(desired_os_id)):
             raise _no_os(tenant_id, desired_os_id)
-        wanted: dict[str, Plain] = {
-            "tenant": tenant_id,
-            "kind": link.os_type.name,
-            "current": link.current_os_id,
-            "desired": link.desired_os_id,
-            "new_desired": desired_os_id,
-            "at_most": at_most,
-        }
-        done = self._change(statements.RELINK, wanted, constrained=True)
-        if done is None or (not done and not self._exists(OSResource, tenant_id, desired_os_id)):
+        if self._connection.dialect.name == "postgresql":
+            self._rows(statements.ONE_BY_ONE_BY_INDEX, {})
+        count = 0
+        for (os_type, old_desired), current in running.items():
+            wanted: dict[str, Plain] = {
+                "tenant": tenant_id,
+                "kind": os_type.name,
+                "current": json.dumps(current),
+                "desired": old_desired,
+                "new_desired": desired_os_id,
+                "at_most": at_most - count,
+            }
+            done = self._change(statements.RELINK, wanted, constrained=True)
+            if done is None:
+                raise _no_os(tenant_id, desired_os_id)
+            if done:
+                event = linked_event(tenant_id, old_desired, desired_os_id, done, self._clock.now())
+                self._happened.append(event)
+            count += done
+            if count == at_most:
+                break
+        if not count and not self._exists(OSResource, tenant_id, desired_os_id):
             raise _no_os(tenant_id, desired_os_id)
-        if done:
-            self._happened.append(linked_event(tenant_id, link, desired_os_id, done, self._clock.now()))
-        return done
+        return count
 
     def forget_events(self, tenant_id: str, before: datetime) -> int:
         """See `UnitOfWork.forget_events`."""

@@ -22,6 +22,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from edge_day2.adapters.storage.references import KINDS, Kind
 from edge_day2.adapters.storage.report_context import Among
+from edge_day2.adapters.storage.report_contexts import listed
 from edge_day2.adapters.storage.rows import shape_of
 from edge_day2.adapters.storage.schema import HOST, INSTANCE, OS_RESOURCE, OS_UPDATE_RUN
 from edge_day2.domain.resources import Host, Instance, OSResource, OSUpdateRun
@@ -123,8 +124,10 @@ _ALIKE: Final = (
     select(INSTANCE.c.resource_id)
     .where(
         _OF_TENANT,
-        INSTANCE.c.current_os_id == bindparam("current"),
         INSTANCE.c.desired_os_id == bindparam("desired"),
+        # An expression, so that rows come by the index of the desired OS: there neighbours in the table follow each
+        # other, and a page with rows of several links is written once.
+        Among(INSTANCE.c.current_os_id.concat(""), listed("current")),
         INSTANCE.c.os_type == bindparam("kind"),
     )
     .limit(bindparam("at_most"))
@@ -135,6 +138,12 @@ RELINK: Final = (
     update(INSTANCE)
     .where(_OF_TENANT, Among(INSTANCE.c.resource_id, _ALIKE.scalar_subquery()))
     .values(desired_os_id=bindparam("new_desired"))
+)
+
+# For the rest of a transaction on PostgreSQL. Of a large table it would read all, or all entries of the index, for each
+# batch: it can't know how many rows run one of the listed OS Resources.
+ONE_BY_ONE_BY_INDEX: Final = select(
+    func.set_config("enable_seqscan", "off", True), func.set_config("enable_bitmapscan", "off", True)
 )
 
 UNHEARD: Final = (
