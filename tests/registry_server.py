@@ -52,6 +52,7 @@ class FakeRegistry:
     address: str = ""
     replies: dict[str, list[Reply]] = field(factory=dict)
     requests: list[tuple[str, dict[str, str]]] = field(factory=list)
+    connections: int = 0
     guard: Callable[[str, dict[str, str]], Reply | None] = field(default=lambda path, headers: None)
 
     @property
@@ -99,6 +100,10 @@ def serving_registry() -> Iterator[FakeRegistry]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            registry.connections += 1
+            super().setup()
 
         def do_GET(self) -> None:
             reply = registry.reply(self.path, {name.lower(): value for name, value in self.headers.items()})

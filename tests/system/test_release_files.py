@@ -11,7 +11,7 @@ import pytest
 
 from edge_day2.adapters.release_service import DirectoryReleaseFiles, HttpReleaseFiles, ReadLimits
 from edge_day2.adapters.storage import open_inventory
-from edge_day2.errors import Internal, InvalidValue, NotFound, Unauthenticated, Unavailable
+from edge_day2.errors import Internal, InvalidValue, NotFound, PermissionDenied, Unauthenticated, Unavailable
 from edge_day2.ports.release_files import ReleaseFiles
 from orchestrator import EDGE, EXAMPLES, NEW_EDGE, manager, os_id, stored
 from registry_server import FakeRegistry, Reply, serving_registry
@@ -106,7 +106,10 @@ def test_an_address_is_read_where_its_host_is_allowed_and_never_with_the_token(
             server.address, token_file=tmp_path / "token", allowed_hosts=allowed, limits=HASTY
         ) as files:
             assert read(files, elsewhere.address + "/list") == b"list"
-        with HttpReleaseFiles(server.address, limits=HASTY) as files, pytest.raises(Unavailable, match="allowed host"):
+        with (
+            HttpReleaseFiles(server.address, limits=HASTY) as files,
+            pytest.raises(PermissionDenied, match="allowed host"),
+        ):
             read(files, elsewhere.address + "/list")
         assert [headers.get("authorization") for _, headers in elsewhere.requests] == [None]
 

@@ -260,6 +260,7 @@ LOOK_UPS: dict[str, Callable[[UnitOfWork], object]] = {
     "report contexts": lambda unit: unit.report_contexts(TENANT, [GUID]),
     "runs": lambda unit: unit.runs_of_instance(TENANT, "instance-1"),
     "unheard": lambda unit: list(unit.unheard_since(TENANT, START)),
+    "OS without lists": lambda unit: list(unit.os_without_lists(TENANT)),
     "tenants": lambda unit: unit.tenants(),
 }
 

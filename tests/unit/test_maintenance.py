@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -87,6 +87,9 @@ class Watched:
             yield unit
             if self.failures:
                 raise self.failures.pop(0)
+
+    def turn(self, name: str) -> AbstractContextManager[bool]:
+        return self.inventory.turn(name)
 
     def close(self) -> None:
         self.inventory.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from attrs import evolve
@@ -49,6 +49,9 @@ class Counting:
         self.writes += 1
         with self.inventory.writing() as unit:
             yield unit
+
+    def turn(self, name: str) -> AbstractContextManager[bool]:
+        return self.inventory.turn(name)
 
     def close(self) -> None:
         self.inventory.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
 import pytest
@@ -57,6 +57,9 @@ class Overtaken:
     def _counted(self, unit: UnitOfWork) -> UnitOfWork:
         counted: object = CountedReads(unit, self.contexts_read)
         return counted  # type: ignore[return-value]  # by __getattr__
+
+    def turn(self, name: str) -> AbstractContextManager[bool]:
+        return self.inventory.turn(name)
 
     def close(self) -> None:
         self.inventory.close()

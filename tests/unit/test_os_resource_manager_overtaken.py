@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.application.os_resource_manager import ReconcileReport
 from edge_day2.domain.linking import LinkingMode
+from edge_day2.domain.reconciled import RevisionChange
 from edge_day2.domain.resources import Instance, OSResource, OSType
 from edge_day2.errors import Conflict, InvalidResource
 from edge_day2.ports.inventory import Inventory, UnitOfWork
@@ -37,6 +38,9 @@ class Watched:
         self.interferences.get(self.written, lambda: None)()
         with self.inventory.writing() as write:
             yield write
+
+    def turn(self, name: str) -> AbstractContextManager[bool]:
+        return self.inventory.turn(name)
 
     def close(self) -> None:
         self.inventory.close()
@@ -68,7 +72,14 @@ def test_a_run_that_finds_nothing_new_writes_nothing(inventory: Watched) -> None
         report = manager(inventory, mode=mode).reconcile("tenant")
 
         assert inventory.written == written
-        assert report == ReconcileReport(tenant_id="tenant", revision="0.9.8", mode=mode)
+        assert report == ReconcileReport(
+            tenant_id="tenant",
+            revision="0.9.8",
+            mode=mode,
+            newest="0.9.8",
+            previous=report.previous,
+            change=RevisionChange.NONE,
+        )
 
 
 def test_what_another_manager_creates_in_the_meantime_is_used(inventory: Watched) -> None:

@@ -21,6 +21,7 @@ from cattrs.gen import make_dict_unstructure_fn
 
 from edge_day2.adapters.storage.references import KINDS, Kind
 from edge_day2.adapters.strict_json import strict_converter
+from edge_day2.domain.reconciled import LinkingMode
 from edge_day2.domain.resources import (
     OSProvider,
     OSType,
@@ -43,7 +44,7 @@ E = TypeVar("E", bound=enum.Enum)
 # In their order: what is referred to comes first.
 _KINDS: Final[Mapping[str, Kind]] = {kind.__name__: kind for kind in KINDS}
 _ENUMS: Final = (
-    InventoryStatus, OSProvider, OSType, Provisioning, ScheduleKind, SecurityFeature, TargetLevel, Trust,
+    InventoryStatus, LinkingMode, OSProvider, OSType, Provisioning, ScheduleKind, SecurityFeature, TargetLevel, Trust,
     UpdatePolicyKind,
 )  # fmt: skip
 _BATCH: Final = 5_000

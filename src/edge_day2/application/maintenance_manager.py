@@ -9,6 +9,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
+from edge_day2.application.tenant_rounds import TenantRound, each_tenant
 from edge_day2.domain.maintenance import MaintenancePlan, MaintenancePolicy, ReportContext, mark_lost, plan_maintenance
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
 from edge_day2.domain.resources import Instance, OSResource, record_cves
@@ -195,6 +196,14 @@ class MaintenanceManager:
                 continue
             recorded.append(lost)
         return tuple(recorded)
+
+    def find_lost_everywhere(self) -> TenantRound[tuple[Instance, ...]]:
+        """Call `find_lost` for every tenant that no other process is doing this for; return what came of each.
+
+        Raises:
+            StorageError: the tenants can't be read.
+        """
+        return each_tenant(self._inventory, "find lost", None, self.find_lost)
 
     def _apply(
         self, unit: UnitOfWork, request: PlatformUpdateStatusRequest, tenant: str, now: datetime

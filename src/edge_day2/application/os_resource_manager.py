@@ -6,20 +6,29 @@ manifest means for the Inventory (domain/linking.py).
 A run may be repeated, interrupted, and made by several processes at once. Every change is decided from what is stored
 now, is its own small transaction (an instance's link: one of a batch), and is decided again when somebody else came
 first. So what is done stays done, and the next run does the rest. Where nothing changed, nothing is written.
+
+What was reconciled to the end is remembered (domain/reconciled.py). A run that discovers the same again doesn't read or
+compare the lists of CVEs and packages, which are nearly all of what a tenant's OS Resources weigh. It does the rest: OS
+Resources that were deleted are created, those that say something else than their manifests are patched, conflicts
+are reported, and in mode AUTOMATIC instances that were added or linked down are linked.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import define, evolve, field
 
+from edge_day2.application.list_reader import ListReader
+from edge_day2.application.reconcile_report import Discovery, ReconcileReport
+from edge_day2.application.tenant_rounds import TenantRound, each_tenant, is_temporary
 from edge_day2.domain.linking import (
     CreateOSResource,
     DiscoveredProfile,
-    ImageConflict,
     LinkingMode,
     LinkingPlan,
     PatchOSResource,
@@ -27,9 +36,9 @@ from edge_day2.domain.linking import (
     plan_linking,
 )
 from edge_day2.domain.profiles import OSProfile
-from edge_day2.domain.resources import Link, OSResource, OSType
+from edge_day2.domain.reconciled import ReconciledRevision, RevisionChange
+from edge_day2.domain.resources import Link, OSResource
 from edge_day2.domain.revisions import check_revision
-from edge_day2.domain.software_lists import cve_list, oval_cve_list, package_list
 from edge_day2.errors import (
     AlreadyExists,
     Conflict,
@@ -37,52 +46,21 @@ from edge_day2.errors import (
     InvalidResource,
     InvalidValue,
     NotFound,
-    RequestError,
 )
+from edge_day2.ports.clock import Clock
 from edge_day2.ports.inventory import Inventory
 from edge_day2.ports.release_files import ReleaseFiles
 from edge_day2.ports.release_service import RejectedManifest, ReleaseService
+
+__all__ = ["Discovery", "OSResourceManager", "ReconcileReport"]
+
+_log: Final = logging.getLogger(__name__)
 
 # Every repetition means that somebody else made progress; several managers at once need two.
 _ATTEMPTS: Final = 5
 # Long enough to share the cost of a commit, short enough that a status report never waits long for the database.
 _BATCH: Final = 5000
-# Ubuntu's longest OVAL document has some 500 MB, of which a piece at a time is in memory.
-_LARGEST_OVAL: Final = 2 << 30
-_LARGEST_JSON: Final = 16 << 20
 _OVERTAKEN: Final = (Conflict, AlreadyExists, NotFound)
-
-
-@frozen(kw_only=True)
-class Discovery:
-    """What the Release Service has for a revision: the profiles, oldest first, and the manifests that can't be used."""
-
-    profiles: tuple[DiscoveredProfile, ...]
-    rejected: tuple[RejectedManifest, ...]
-
-
-@frozen(kw_only=True)
-class ReconcileReport:
-    """What one run did and found.
-
-    `created` and `patched` are ids of OS Resources; `linked` says for each OS Resource how many instances it became
-    the desired OS of, `skipped` how many kept theirs and why; in mode MANUAL instances aren't looked at.
-    """
-
-    tenant_id: str
-    revision: str
-    mode: LinkingMode
-    created: tuple[str, ...] = ()
-    patched: tuple[str, ...] = ()
-    linked: tuple[tuple[str, int], ...] = ()
-    skipped: tuple[tuple[SkipReason, int], ...] = ()
-    conflicts: tuple[ImageConflict, ...] = ()
-    rejected: tuple[RejectedManifest, ...] = ()
-
-    @property
-    def linked_instances(self) -> int:
-        """How many instances got a new desired OS."""
-        return sum(count for _, count in self.linked)
 
 
 class OSResourceManager:
@@ -90,6 +68,7 @@ class OSResourceManager:
 
     `revision` is a revision's name or a selector `~X.Y.Z`. `enabled_profiles` are the names of the profiles to use;
     None means all that are published. `files` is where package manifests and lists of CVEs are; None: they aren't read.
+    `clock` says when a revision was reconciled; None: this machine's.
     """
 
     def __init__(
@@ -102,10 +81,14 @@ class OSResourceManager:
         enabled_profiles: Collection[str] | None = None,
         files: ReleaseFiles | None = None,
         batch_size: int = _BATCH,
+        clock: Clock | None = None,
     ) -> None:
-        """Raises InvalidValue where `revision` or `batch_size` makes no sense."""
+        """Raises InvalidValue where `revision`, `batch_size` or the name of a profile makes no sense."""
         if batch_size < 1:
             raise InvalidValue("batch_size", batch_size, "at least 1")
+        if enabled_profiles is not None and not all(enabled_profiles):
+            # What a comma-separated setting that is empty comes to; it would enable nothing and say nothing.
+            raise InvalidValue("enabled_profiles", enabled_profiles, "names that aren't empty")
         self._inventory = inventory
         self._release_service = release_service
         self._revision = check_revision(revision)
@@ -113,11 +96,13 @@ class OSResourceManager:
         self._enabled = None if enabled_profiles is None else frozenset(enabled_profiles)
         self._files = files
         self._batch_size = batch_size
+        self._clock = clock
 
-    def discover(self) -> Discovery:
+    def discover(self, after: Discovery | None = None) -> Discovery:
         """Fetch and read the manifests, and the files that they name. One discovery serves any number of tenants.
 
-        A file that can't be had or makes no sense is among what is rejected; its profile is used without it.
+        A file that can't be had or makes no sense is among what is rejected; its profile is used without it. Of the
+        files those that `after` has, or knows to make no sense, aren't fetched again.
 
         Raises:
             NotFound: there is no such revision.
@@ -137,10 +122,29 @@ class OSResourceManager:
             else:
                 profiles.append(DiscoveredProfile(revision=manifest.revision, profile=profile))
         rejected += self._missing(profiles, rejected)
-        if self._files is not None:
-            lists = _Lists(self._files)
-            profiles = [evolve(found, lists=lists.of(found, rejected)) for found in profiles]
-        return Discovery(profiles=tuple(profiles), rejected=tuple(rejected))
+        lists = ListReader(self._files, {} if after is None else after.lists)
+        profiles = [evolve(found, lists=lists.of(found, rejected)) for found in profiles]
+        for item in rejected:
+            _log.warning("revision %s: %s %s: %s", item.revision, item.name, item.file, item.error)
+        return Discovery(profiles=tuple(profiles), rejected=tuple(rejected), lists=lists.read)
+
+    def reconcile_all(
+        self, tenants: Iterable[str] | None = None, *, discovery: Discovery | None = None
+    ) -> TenantRound[ReconcileReport]:
+        """Bring the Inventories of many tenants in line, of each that no other process is doing this for.
+
+        Any number of processes may do so at once. One tenant's failure stops no other: it is in what is returned.
+
+        Args:
+            tenants: which ones; None: all that the Inventory holds.
+            discovery: saves fetching the manifests again.
+
+        Raises:
+            NotFound, Unavailable, MissingExtra: as `discover`, before anything is changed.
+            StorageError: the tenants can't be read.
+        """
+        found = discovery or self.discover()
+        return each_tenant(self._inventory, "reconcile", tenants, lambda tenant_id: self.reconcile(tenant_id, found))
 
     def reconcile(self, tenant_id: str, discovery: Discovery | None = None) -> ReconcileReport:
         """Bring the tenant's Inventory in line with the manifests; `discovery` saves fetching them again.
@@ -154,26 +158,53 @@ class OSResourceManager:
         written: dict[type, list[str]] = {CreateOSResource: [], PatchOSResource: []}
         failed: dict[str, RejectedManifest] = {}
         for _ in range(_ATTEMPTS):
-            plan = self._plan(tenant_id, discovery)
+            previous, plan = self._plan(tenant_id, discovery)
             failed = self._change(plan.changes, written)
             if not failed:
                 break
         plan = plan.without(frozenset(failed))
-        linked: Counter[str] = Counter()
-        skipped: Counter[SkipReason] = Counter()
-        if plan.targets:
-            linked, skipped = self._link_all(tenant_id, plan)
-        return ReconcileReport(
+        links = self._link_all(tenant_id, plan) if plan.targets else _Links()
+        now = ReconciledRevision(
+            tenant_id=tenant_id,
+            revision=self._revision,
+            newest=discovery.newest,
+            digest=discovery.digest,
+            mode=self._mode,
+            reconciled_at=datetime.now(UTC) if self._clock is None else self._clock.now(),
+        )
+        report = ReconcileReport(
             tenant_id=tenant_id,
             revision=self._revision,
             mode=self._mode,
+            newest=discovery.newest,
+            previous=previous,
+            change=now.change_since(previous),
             created=tuple(written[CreateOSResource]),
             patched=tuple(written[PatchOSResource]),
-            linked=tuple(sorted(linked.items())),
-            skipped=tuple(sorted(skipped.items(), key=lambda item: item[0].name)),
+            linked=tuple(sorted(links.linked.items())),
+            skipped=tuple(sorted(links.skipped.items(), key=lambda item: item[0].name)),
+            held=links.held,
             conflicts=plan.conflicts,
             rejected=(*discovery.rejected, *failed.values()),
         )
+        overtaken = any(is_temporary(item.error) for item in failed.values())
+        if discovery.has_all_manifests and not links.held and not overtaken:
+            self._remember(previous, now)
+        _tell(report, failed.values())
+        return report
+
+    def _remember(self, previous: ReconciledRevision | None, now: ReconciledRevision) -> None:
+        if now.says_the_same(previous):
+            return
+        try:
+            with self._inventory.writing() as write:
+                if previous is None:
+                    write.add(now)
+                else:
+                    write.replace(previous, now)
+        except _OVERTAKEN:
+            # Another manager ended a run in this moment. Should that be of another revision, the next run tells.
+            _log.info("tenant %s: another manager has just reconciled it", now.tenant_id)
 
     def _missing(
         self, profiles: Iterable[DiscoveredProfile], rejected: Iterable[RejectedManifest]
@@ -185,10 +216,17 @@ class OSResourceManager:
             error = NotFound(f"profile {name!r} is enabled, but revision {self._revision!r} has no such manifest")
             yield RejectedManifest(revision=self._revision, name=name, error=error)
 
-    def _plan(self, tenant_id: str, discovery: Discovery) -> LinkingPlan:
+    def _plan(self, tenant_id: str, discovery: Discovery) -> tuple[ReconciledRevision | None, LinkingPlan]:
+        """Return what was reconciled before, and what is to be done."""
         with self._inventory.reading() as read:
+            previous = next(read.all(ReconciledRevision, tenant_id), None)
+            if previous is not None and previous.digest == discovery.digest:
+                profiles, resources = discovery.without_lists, read.os_without_lists(tenant_id)
+                plan = plan_linking(profiles, resources, tenant_id=tenant_id, mode=self._mode)
+                if not plan.changes:
+                    return previous, plan
             resources = read.all(OSResource, tenant_id)
-            return plan_linking(discovery.profiles, resources, tenant_id=tenant_id, mode=self._mode)
+            return previous, plan_linking(discovery.profiles, resources, tenant_id=tenant_id, mode=self._mode)
 
     def _change(
         self, changes: Iterable[CreateOSResource | PatchOSResource], written: dict[type, list[str]]
@@ -209,22 +247,27 @@ class OSResourceManager:
                 written[type(change)].append(new.resource_id)
         return failed
 
-    def _link_all(self, tenant_id: str, plan: LinkingPlan) -> tuple[Counter[str], Counter[SkipReason]]:
-        """Link every instance that is due; return how many for each OS Resource, and how many kept theirs, and why."""
-        linked: Counter[str] = Counter()
-        due, skipped = self._due(tenant_id, plan)
+    def _link_all(self, tenant_id: str, plan: LinkingPlan) -> _Links:
+        """Link every instance that is due."""
+        links = _Links()
+        due, links.skipped = self._due(tenant_id, plan)
         for _ in range(_ATTEMPTS):
-            before = linked.total()
-            for desired, links in due.items():
-                linked[desired] += self._link(tenant_id, links, desired)
+            if not due:
+                break
+            before = links.linked.total()
+            for desired, alike in due.items():
+                links.linked[desired] += self._link(tenant_id, alike, desired)
             # Others held some of them, or linked them down just now.
             due, _ = self._due(tenant_id, plan)
-            if not due or linked.total() == before:
+            if links.linked.total() == before:
                 break
-        return +linked, skipped
+        links.held = sum(sum(alike.values()) for alike in due.values())
+        links.linked = +links.linked
+        return links
 
-    def _due(self, tenant_id: str, plan: LinkingPlan) -> tuple[dict[str, list[Link]], Counter[SkipReason]]:
-        due: dict[str, list[Link]] = {}
+    def _due(self, tenant_id: str, plan: LinkingPlan) -> tuple[dict[str, dict[Link, int]], Counter[SkipReason]]:
+        """Return how many instances with which links are due for which desired OS, and how many keep theirs and why."""
+        due: dict[str, dict[Link, int]] = {}
         skipped: Counter[SkipReason] = Counter()
         with self._inventory.reading() as read:
             for link, count in read.links(tenant_id).items():
@@ -232,7 +275,7 @@ class OSResourceManager:
                 if isinstance(verdict, SkipReason):
                     skipped[verdict] += count
                 else:
-                    due.setdefault(verdict.resource_id, []).append(link)
+                    due.setdefault(verdict.resource_id, {})[link] = count
         return due, skipped
 
     def _link(self, tenant_id: str, links: Collection[Link], desired_os_id: str) -> int:
@@ -257,42 +300,24 @@ class OSResourceManager:
         raise AssertionError
 
 
-class _Lists:
-    """The lists that profiles name, each read once however many profiles name it."""
+@define
+class _Links:
+    """What came of linking: how many for each OS Resource, how many kept theirs and why, how many others held."""
 
-    def __init__(self, files: ReleaseFiles) -> None:
-        self._files = files
-        self._read: dict[tuple[str, str, OSType], str | EdgeDay2Error] = {}
-
-    def of(self, found: DiscoveredProfile, rejected: list[RejectedManifest]) -> tuple[tuple[str, str], ...]:
-        """Return the lists of a profile as (field, text); add to `rejected` what can't be read."""
-        profile, texts = found.profile, []
-        named = {"existing_cves": profile.existing_cves_url, "fixed_cves": profile.fixed_cves_url}
-        if profile.os_type is OSType.IMMUTABLE:
-            named["installed_packages"] = profile.package_manifest_url
-        for field, url in named.items():
-            if not url:
-                continue
-            key = field, url, profile.os_type
-            if key not in self._read:
-                self._read[key] = self._fetch(*key)
-            text = self._read[key]
-            if isinstance(text, EdgeDay2Error):
-                error = RejectedManifest(revision=found.revision, name=profile.profile_name, error=text)
-                rejected.append(error)
-            else:
-                texts.append((field, text))
-        return tuple(texts)
-
-    def _fetch(self, field: str, url: str, os_type: OSType) -> str | EdgeDay2Error:
-        try:
-            if os_type is OSType.MUTABLE:
-                return oval_cve_list(self._files.read(url, at_most=_LARGEST_OVAL), fixed=field == "fixed_cves")
-            content = b"".join(self._files.read(url, at_most=_LARGEST_JSON))
-            return package_list(content) if field == "installed_packages" else cve_list(content)
-        except (RequestError, InvalidValue) as error:
-            return error
+    linked: Counter[str] = field(factory=Counter)
+    skipped: Counter[SkipReason] = field(factory=Counter)
+    held: int = 0
 
 
 def _rejected(revision: str, resource: OSResource, error: EdgeDay2Error) -> RejectedManifest:
     return RejectedManifest(revision=revision, name=resource.profile_name, error=error)
+
+
+def _tell(report: ReconcileReport, failed: Iterable[RejectedManifest]) -> None:
+    tenant_id = report.tenant_id
+    if report.change is not RevisionChange.NONE or report.created or report.patched or report.linked:
+        _log.info("%s", next(report.lines()))
+    for conflict in report.conflicts:
+        _log.warning("tenant %s: not applied: %s", tenant_id, conflict)
+    for item in failed:
+        _log.warning("tenant %s: revision %s: %s: %s", tenant_id, item.revision, item.name, item.error)

@@ -20,6 +20,7 @@ The rules, from the first diagram of the system's description:
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ import attrs
 from attrs import field, frozen
 
 from edge_day2.domain.profiles import OSProfile
+from edge_day2.domain.reconciled import LinkingMode as LinkingMode
 from edge_day2.domain.resources import Instance, Link, OSResource, OSType, link_desired_os, patch_os_resource
 
 # What a manifest says and may say differently later. The other fields that it says belong to the image.
@@ -41,13 +43,6 @@ _PATCHED: Final = (
     "tls_ca_cert",
 )
 _FIXED: Final = ("sha256", "image_url", "os_type", "os_provider", "architecture", "security_feature")
-
-
-class LinkingMode(enum.Enum):
-    """Who links instances to newly discovered OS Resources."""
-
-    MANUAL = "manual"
-    AUTOMATIC = "automatic"
 
 
 class SkipReason(enum.Enum):
@@ -75,6 +70,10 @@ class DiscoveredProfile:
         """Return the OS Resource that the tenant's Inventory should hold for it."""
         downloaded: dict[str, Any] = dict(self.lists)
         return attrs.evolve(self.profile.to_os_resource(tenant_id=tenant_id), **downloaded)
+
+    def without_lists(self) -> DiscoveredProfile:
+        """Return it as if nothing had been downloaded for it."""
+        return attrs.evolve(self, lists=())
 
 
 @frozen
@@ -228,6 +227,18 @@ def plan_linking(
         targets=_latest(candidates) if mode is LinkingMode.AUTOMATIC else (),
         resources=known,
     )
+
+
+def discovery_digest(discovered: Iterable[DiscoveredProfile]) -> str:
+    """Return the SHA-256 of all that is published: each profile with its revision, what it says, and its lists.
+
+    In hex digits. The order of `discovered` doesn't matter. What a manifest says counts, not how it is written down.
+    """
+    parts = sorted(
+        hashlib.sha256(repr((found.revision, attrs.astuple(found.profile), found.lists)).encode()).digest()
+        for found in discovered
+    )
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def _group(resource: OSResource) -> tuple[OSType, str, str]:

@@ -21,6 +21,7 @@ from typing import Any, Final
 import attrs
 from attrs import field, frozen
 
+from edge_day2.domain.reconciled import ReconciledRevision
 from edge_day2.domain.schedules import Schedule, ScheduleKind
 from edge_day2.domain.statuses import UpdateRecord
 from edge_day2.domain.versions import ImageVersion
@@ -344,7 +345,9 @@ class OSUpdateRun:
     end_time: datetime | None = field(default=None, validator=_aware)
 
 
-Resource = OSResource | Region | Site | Host | Instance | ScheduleResource | OSUpdatePolicy | OSUpdateRun
+Resource = (
+    OSResource | Region | Site | Host | Instance | ScheduleResource | OSUpdatePolicy | OSUpdateRun | ReconciledRevision
+)
 
 
 def os_resource_id(tenant_id: str, profile_name: str, image_id: str) -> str:

@@ -24,6 +24,7 @@ from edge_day2.domain.resources import (
     Host,
     Instance,
     Link,
+    OSResource,
     OSUpdateRun,
     Resource,
 )
@@ -185,6 +186,10 @@ class UnitOfWork(Protocol):
         """Forget the events up to the first one that was recorded at `before` or later; return how many."""
         ...
 
+    def os_without_lists(self, tenant_id: str) -> Iterator[OSResource]:
+        """Yield what `all(OSResource, tenant_id)` does, each without its lists of CVEs and packages, at less cost."""
+        ...
+
     def tenants(self) -> tuple[str, ...]:
         """Return the ids of all tenants that hold any resource, sorted."""
         ...
@@ -207,6 +212,19 @@ class Inventory(Protocol):
         Raises:
             StorageError: the database failed, or others have been writing for too long; nothing was changed.
             Conflict: somebody else's transaction was in the way; repeat the whole of it.
+        """
+        ...
+
+    def turn(self, name: str) -> AbstractContextManager[bool]:
+        """Take the turn of this name: True for one holder at a time among all who use the storage, else False at once.
+
+        Holders are threads and processes, a holder that asks again included. The turn ends with the block, and with the
+        process however that ends; nothing but this ends it, however long it takes. One exception: where a connection to
+        a server is lost the turn is free again and its holder doesn't know. So a turn keeps two from doing the same
+        work; what must never happen twice is kept by transactions.
+
+        Raises:
+            StorageError: the storage can't be asked.
         """
         ...
 

@@ -22,8 +22,8 @@ class ReleaseFiles(Protocol):
 
         Raises (at the call or while the pieces are taken):
             NotFound: there is no such file.
-            Unauthenticated, PermissionDenied: the file server wants another token.
-            Unavailable: it can't be reached or read, or the address isn't allowed.
+            Unauthenticated, PermissionDenied: the file server wants another token, or the address isn't allowed.
+            Unavailable: it can't be reached or read.
             Internal: the file is too large, or isn't what bzip2 made.
         """
         ...

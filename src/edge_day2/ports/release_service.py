@@ -26,11 +26,15 @@ class FetchedManifest:
 
 @frozen(kw_only=True)
 class RejectedManifest:
-    """A manifest that can't be used, and why. `name` is empty where the revision as a whole can't be read."""
+    """A manifest that can't be used, and why. `name` is empty where the revision as a whole can't be read.
+
+    Where `file` isn't empty it is the list at this address, which the manifest names, that can't be used.
+    """
 
     revision: str
     name: str
     error: EdgeDay2Error
+    file: str = ""
 
 
 class ReleaseService(Protocol):

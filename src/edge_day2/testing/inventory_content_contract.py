@@ -323,6 +323,13 @@ class InventoryContentContract:
         assert (context.current_os, context.desired_os) == (fleet.old_os, fleet.new_os)
         assert context.profile_os == (fleet.new_os, fleet.old_os)
 
+    def test_os_resources_may_be_read_without_their_lists(self, inventory: Inventory, fleet: Fleet) -> None:
+        with inventory.writing() as unit:
+            full = evolve(fleet.old_os, existing_cves="[1]", fixed_cves="[2]", installed_packages="[3]")
+            unit.replace(fleet.old_os, full)
+            assert list(unit.os_without_lists(TENANT)) == [fleet.new_os, fleet.old_os]
+            assert list(unit.os_without_lists("tenant-c")) == []
+
     def test_a_report_of_an_unknown_host_is_not_found(self, inventory: Inventory, fleet: Fleet) -> None:
         with inventory.reading() as unit, pytest.raises(NotFound, match=OTHER_GUID):
             unit.report_context(TENANT, OTHER_GUID)

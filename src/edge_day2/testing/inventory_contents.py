@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from attrs import evolve, fields, frozen
 from hypothesis import strategies as st
 
+from edge_day2.domain.reconciled import LinkingMode, ReconciledRevision
 from edge_day2.domain.resources import (
     Host,
     Instance,
@@ -60,6 +61,7 @@ class Fleet:
     for_nothing: ScheduleResource
     past_run: OSUpdateRun
     open_run: OSUpdateRun
+    reconciled: ReconciledRevision
 
     @property
     def resources(self) -> tuple[Resource, ...]:
@@ -136,6 +138,14 @@ def plain_fleet(tenant_id: str = TENANT) -> Fleet:
         for_nothing=evolve(schedule, resource_id="schedule-3", target=None),
         past_run=run,
         open_run=evolve(run, resource_id="run-2", name="second", start_time=START.replace(day=3), end_time=None),
+        reconciled=ReconciledRevision(
+            tenant_id=tenant_id,
+            revision="~0.9.0",
+            newest="0.9.8",
+            digest="0" * 64,
+            mode=LinkingMode.AUTOMATIC,
+            reconciled_at=START,
+        ),
     )
 
 
@@ -279,4 +289,12 @@ def contents(draw: st.DrawFn, fleet: Fleet) -> Fleet:
         for_nothing=scheduled(fleet.for_nothing),
         past_run=any_run(fleet.past_run, draw(_INSTANTS)),
         open_run=any_run(fleet.open_run, None),
+        reconciled=evolve(
+            fleet.reconciled,
+            revision=draw(_NAMES),
+            newest=draw(_TEXT),
+            digest=draw(_SHA256),
+            mode=draw(st.sampled_from(LinkingMode)),
+            reconciled_at=draw(_INSTANTS),
+        ),
     )

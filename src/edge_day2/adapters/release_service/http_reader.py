@@ -138,15 +138,16 @@ class HttpReader:
 
         Raises:
             NotFound: there is no such thing.
-            Unauthenticated, PermissionDenied: the server wants another token, or none will do.
-            Unavailable: it can't be reached or has no time, also after several attempts; or `path` or a redirect leads
-                to a host that isn't allowed.
+            Unauthenticated, PermissionDenied: the server wants another token, or none will do; or `path` leads to a
+                host that isn't allowed.
+            Unavailable: it can't be reached or has no time, also after several attempts; or a redirect leads to a host
+                that isn't allowed.
             Internal: its answer breaks the protocol or is too large.
         """
         headers = {"Accept": accept, **({"If-None-Match": etag} if etag else {})}
         url = _joined(self._base, path)
         if not self._may_lead_to(url):
-            raise Unavailable(f"{shown(url)} is neither on {self._base} nor on an allowed host")
+            raise PermissionDenied(f"{shown(url)} is neither on {self._base} nor on an allowed host")
         with self._turn:
             answer: Answer = self._retrying(self._attempt, url, headers, at_most)
         return answer

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import datetime
 from itertools import groupby, islice
 from operator import attrgetter
@@ -22,6 +22,7 @@ from edge_day2.adapters.storage.event_log import EventLog
 from edge_day2.adapters.storage.persistent import PersistentMap
 from edge_day2.adapters.storage.references import Kind, references, unique_key
 from edge_day2.adapters.storage.storable import check_storable
+from edge_day2.adapters.storage.turns import MemoryTurns
 from edge_day2.domain.inventory_events import EventPage, InventoryEvent, events_of, linked_event
 from edge_day2.domain.maintenance import ReportContext, nothing_installed
 from edge_day2.domain.resources import (
@@ -166,6 +167,10 @@ class MemoryUnitOfWork:
         ]
         for _, instance_id in sorted(silent):
             yield self.get(Instance, tenant_id, instance_id)
+
+    def os_without_lists(self, tenant_id: str) -> Iterator[OSResource]:
+        """See `UnitOfWork.os_without_lists`."""
+        return map(without_lists, self.all(OSResource, tenant_id))
 
     def tenants(self) -> tuple[str, ...]:
         """See `UnitOfWork.tenants`."""
@@ -413,6 +418,7 @@ class MemoryInventory:
         self._content: _Content | None = _Content()
         self._writer = threading.Lock()
         self._timeout = lock_timeout_seconds
+        self._turns = MemoryTurns()
 
     def _open(self) -> _Content:
         if self._content is None:
@@ -445,6 +451,11 @@ class MemoryInventory:
             self._content = unit.end()
         finally:
             self._writer.release()
+
+    def turn(self, name: str) -> AbstractContextManager[bool]:
+        """See `Inventory.turn`."""
+        self._open()
+        return self._turns.turn(name)
 
     def close(self) -> None:
         """See `Inventory.close`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from edge_day2.domain.reconciled import ReconciledRevision
 from edge_day2.domain.resources import (
     Host,
     Instance,
@@ -34,6 +35,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     Instance,
     ScheduleResource,
     OSUpdateRun,
+    ReconciledRevision,
 )
 TARGET_KIND: Final[dict[TargetLevel, Kind]] = {
     TargetLevel.HOST: Host,

@@ -19,6 +19,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.schema import ColumnCollectionMixin
 
 from edge_day2.adapters.storage import schema
+from edge_day2.domain.reconciled import LinkingMode, ReconciledRevision
 from edge_day2.domain.resources import (
     Host,
     Instance,
@@ -264,6 +265,9 @@ _SHAPES: Final[dict[type[Any], Shape[Any]]] = {
         _make_run,
         {"start_time": _INSTANT, "end_time": _INSTANT, **_UPDATE_CODECS},
         _UPDATE_NESTED,
+    ),
+    ReconciledRevision: _flat(
+        ReconciledRevision, schema.RECONCILED_REVISION, mode=_names(LinkingMode), reconciled_at=_INSTANT
     ),
 }
 

@@ -230,6 +230,17 @@ Index(
     postgresql_where=_OPEN,
 )
 
+RECONCILED_REVISION: Final = Table(
+    "reconciled_revision",
+    METADATA,
+    *_key(),
+    _text("revision"),
+    _text("newest"),
+    _text("digest"),
+    _text("mode"),
+    _number("reconciled_at"),
+)
+
 # The change feed. The order in which events are told is that of the key: see `event_statements`.
 INVENTORY_EVENT: Final = Table(
     "inventory_event",

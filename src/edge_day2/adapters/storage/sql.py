@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 from typing import Self
 
@@ -20,7 +20,9 @@ from sqlalchemy.pool import Pool
 from edge_day2.adapters.storage import databases
 from edge_day2.adapters.storage.failures import translated
 from edge_day2.adapters.storage.migrations import migrate
+from edge_day2.adapters.storage.server_turns import ServerTurns
 from edge_day2.adapters.storage.sql_transactions import SqlUnitOfWork, SqlWritingUnitOfWork
+from edge_day2.adapters.storage.turns import FileTurns
 from edge_day2.errors import StorageError
 from edge_day2.ports.clock import Clock
 
@@ -42,6 +44,7 @@ class SqlInventory:
         self._writer = threading.Lock()
         self._process = os.getpid()
         self._inherited: list[Pool] = []
+        self._turns = _turns(self._engine)
         try:
             with translated():
                 migrate(self._engine)
@@ -77,7 +80,7 @@ class SqlInventory:
     def writing(self) -> Iterator[SqlUnitOfWork]:
         """See `Inventory.writing`."""
         engine = self._open()
-        with self._turn(engine):
+        with self._alone(engine):
             with translated():
                 connection = databases.writing(engine)
             with _transaction(connection):
@@ -91,7 +94,7 @@ class SqlInventory:
                 unit.store_events()
 
     @contextmanager
-    def _turn(self, engine: Engine) -> Iterator[None]:
+    def _alone(self, engine: Engine) -> Iterator[None]:
         """Wait for this process's other writers. SQLite would wait for them too, but by polling."""
         if engine.dialect.name != "sqlite":
             yield
@@ -104,11 +107,17 @@ class SqlInventory:
         finally:
             writer.release()
 
+    def turn(self, name: str) -> AbstractContextManager[bool]:
+        """See `Inventory.turn`."""
+        self._open()
+        return self._turns.turn(name)
+
     def close(self) -> None:
         """See `Inventory.close`."""
         if self._engine is not None:
             self._engine.dispose(close=self._process == os.getpid())
             self._engine = None
+            self._turns.close()
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +126,13 @@ class SqlInventory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _turns(engine: Engine) -> FileTurns | ServerTurns:
+    if engine.dialect.name != "sqlite":
+        return ServerTurns(engine)
+    assert engine.url.database is not None
+    return FileTurns(engine.url.database)
 
 
 @contextmanager

@@ -116,10 +116,13 @@ class SqlUnitOfWork:
 
     def all(self, kind: type[R], tenant_id: str) -> Iterator[R]:
         """See `UnitOfWork.all`."""
+        return self._pages(kind, statements.of(kind).page, tenant_id)
+
+    def _pages(self, kind: type[R], page: Executable, tenant_id: str) -> Iterator[R]:
         shape, after, full = shape_of(kind), "", is_text(tenant_id)
         while full:
             # Page by page: a cursor left open would see, or not, what its reader changes on the way.
-            rows = self._rows(statements.of(kind).page, {"tenant_id": tenant_id, "after": after})
+            rows = self._rows(page, {"tenant_id": tenant_id, "after": after})
             full = len(rows) == statements.PAGE_ROWS
             for row in rows:
                 resource = shape.decode(row)
@@ -180,6 +183,10 @@ class SqlUnitOfWork:
                 assert instance.last_seen is not None
                 last_seen, after = to_microseconds(instance.last_seen), instance.resource_id
                 yield instance
+
+    def os_without_lists(self, tenant_id: str) -> Iterator[OSResource]:
+        """See `UnitOfWork.os_without_lists`."""
+        return self._pages(OSResource, statements.OS_WITHOUT_LISTS, tenant_id)
 
     def tenants(self) -> tuple[str, ...]:
         """See `UnitOfWork.tenants`."""
