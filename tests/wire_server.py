@@ -31,6 +31,7 @@ from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdat
 from edge_day2.domain.resources import ScheduleTarget, TargetLevel
 from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
 from edge_day2.ports.inventory import Inventory
+from edge_day2.ports.metrics import NO_METRICS, Metrics
 from edge_day2.testing.local_authority import AUDIENCE, LocalAuthority
 
 TENANT = "11111111-1111-4111-8111-111111111111"
@@ -135,6 +136,7 @@ def running(
     port: int = 0,
     reflection: bool = False,
     shared_port: bool = False,
+    metrics: Metrics = NO_METRICS,
     **authentication: Any,
 ) -> Iterator[RunningServer]:
     """Run a server with TLS and tokens while the block runs."""
@@ -156,6 +158,7 @@ def running(
             limits=limits,
             reflection=reflection,
             shared_port=shared_port,
+            metrics=metrics,
         )
         stop = asyncio.Event()
         told.set_result((asyncio.get_running_loop(), stop))

@@ -6,6 +6,7 @@ Each is something that the original OS Resource Manager got wrong.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -198,6 +199,21 @@ def test_what_several_tenants_and_profiles_need_is_downloaded_once(inventory: In
 
     assert [len(report.created) for report in outcome.done.values()] == [3] * 5
     assert (bench.asked, bench.downloads) == (1, {"cves": 1, "fixed": 1, "packages": 1})
+
+
+def test_the_log_names_tenant_revision_and_profile_of_what_was_done_and_what_was_not(
+    inventory: Inventory, bench: ReleaseBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.publish("1.0.0", "edge", "1.0", osExistingCvesURL="gone")
+    with caplog.at_level(logging.INFO):
+        reconcile(inventory, bench)
+        bench.publish("1.0.0", "edge", "1.0", osImageSha256="f" * 64)
+        reconcile(inventory, bench)
+
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "revision 1.0.0: edge gone: gone: status 503"
+    assert said[1].startswith("tenant tenant: revision 1.0.0, nothing was reconciled to the end before; manual: 1 OS")
+    assert any(line.startswith("tenant tenant: not applied: edge 1.0: revision 1.0.0 says sha256") for line in said)
 
 
 def test_a_connection_serves_many_downloads(server: FakeRegistry) -> None:

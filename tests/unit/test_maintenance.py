@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 import pytest
 from attrs import evolve
 
 from edge_day2.adapters.storage import open_inventory
-from edge_day2.application.maintenance_manager import MaintenanceManager, Report
+from edge_day2.application.maintenance_manager import Report
 from edge_day2.domain.maintenance import MaintenancePolicy
 from edge_day2.domain.messages import (
     PlatformUpdateStatusRequest,
@@ -20,13 +18,9 @@ from edge_day2.domain.messages import (
     UpdateStatus,
 )
 from edge_day2.domain.resources import (
-    Host,
-    Instance,
     OSResource,
     OSType,
-    OSUpdateRun,
     Provisioning,
-    Resource,
     Trust,
 )
 from edge_day2.domain.statuses import (
@@ -47,146 +41,9 @@ from edge_day2.errors import (
     StorageError,
     Unauthenticated,
 )
-from edge_day2.ports.inventory import Inventory, UnitOfWork
+from report_fleet import EDGE, NOW, TENANT, UBUNTU, Fleet, host, image, instance
 
-NOW = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
-EDGE, UBUNTU = "00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"
-TENANT = "tenant"
 S = UpdateStatusType
-
-
-class SetClock:
-    def __init__(self) -> None:
-        self.time = NOW
-
-    def now(self) -> datetime:
-        return self.time
-
-    def later(self, **length: float) -> None:
-        self.time += timedelta(**length)
-
-
-class Watched:
-    """An Inventory that counts its transactions and can be made to fail."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self.inventory = inventory
-        self.read = self.written = 0
-        self.failures: list[Exception] = []
-
-    @contextmanager
-    def reading(self) -> Iterator[UnitOfWork]:
-        self.read += 1
-        with self.inventory.reading() as unit:
-            yield unit
-
-    @contextmanager
-    def writing(self) -> Iterator[UnitOfWork]:
-        self.written += 1
-        with self.inventory.writing() as unit:
-            yield unit
-            if self.failures:
-                raise self.failures.pop(0)
-
-    def turn(self, name: str) -> AbstractContextManager[bool]:
-        return self.inventory.turn(name)
-
-    def close(self) -> None:
-        self.inventory.close()
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-
-def image(number: int, **changes: Any) -> OSResource:
-    fields: dict[str, Any] = {
-        "resource_id": f"os-{number}",
-        "tenant_id": TENANT,
-        "name": f"edge 3.0.{number}",
-        "os_type": OSType.IMMUTABLE,
-        "profile_name": "edge",
-        "profile_version": f"3.0.{number}",
-        "image_id": f"3.0.{number}",
-        "sha256": f"{number}" * 64,
-        "image_url": f"files/edge-3.0.{number}.raw.gz",
-    }
-    return OSResource(**{**fields, **changes})
-
-
-UBUNTU_OS = image(
-    9,
-    name="ubuntu",
-    os_type=OSType.MUTABLE,
-    profile_name="ubuntu",
-    image_id="22.04",
-    image_url="",
-    update_sources=("Types: deb",),
-    update_packages=("curl", "vim"),
-    kernel_command_line="quiet",
-)
-
-
-def host(guid: str, name: str, **changes: Any) -> Host:
-    return Host(resource_id=f"host-{name}", tenant_id=TENANT, guid=guid, name=name, **changes)
-
-
-def instance(host_name: str, os: OSResource, **changes: Any) -> Instance:
-    fields: dict[str, Any] = {
-        "resource_id": f"instance-{host_name}",
-        "tenant_id": TENANT,
-        "host_id": f"host-{host_name}",
-        "os_type": os.os_type,
-        "current_os_id": os.resource_id,
-        "desired_os_id": os.resource_id,
-    }
-    return Instance(**{**fields, **changes})
-
-
-class Fleet:
-    """A tenant with an immutable node (runs image 1, wants image 2) and a mutable one, and their manager."""
-
-    def __init__(self, inventory: Inventory) -> None:
-        self.inventory = Watched(inventory)
-        self.clock = SetClock()
-        self.manager = MaintenanceManager(self.inventory, clock=self.clock)
-        self.add(
-            image(1),
-            image(2),
-            UBUNTU_OS,
-            host(EDGE, "edge-node-of-a-long-name"),
-            host(UBUNTU, "ubuntu"),
-            instance("edge-node-of-a-long-name", image(1), desired_os_id="os-2"),
-            instance("ubuntu", UBUNTU_OS),
-        )
-
-    def add(self, *resources: Resource) -> None:
-        with self.inventory.inventory.writing() as unit:
-            for resource in resources:
-                unit.add(resource)
-
-    def change(self, guid: str, **changes: Any) -> None:
-        with self.inventory.inventory.writing() as unit:
-            found = unit.instance_of_host(TENANT, unit.host_by_guid(TENANT, guid).resource_id)
-            assert found is not None
-            unit.replace(found, evolve(found, **changes))
-
-    def report(self, guid: str, kind: UpdateStatusType, **fields: Any) -> PlatformUpdateStatusResponse:
-        status = UpdateStatus(status_type=kind, **fields)
-        request = PlatformUpdateStatusRequest(host_guid=guid, update_status=status)
-        return self.manager.platform_update_status(request, tenant=TENANT)
-
-    def instance(self, guid: str) -> Instance:
-        with self.inventory.inventory.reading() as unit:
-            found = unit.instance_of_host(TENANT, unit.host_by_guid(TENANT, guid).resource_id)
-        assert found is not None
-        return found
-
-    def runs(self, guid: str) -> tuple[OSUpdateRun, ...]:
-        with self.inventory.inventory.reading() as unit:
-            return unit.runs_of_instance(TENANT, self.instance(guid).resource_id)
 
 
 @pytest.fixture
@@ -259,14 +116,23 @@ def test_what_a_node_says_makes_no_lines_of_its_own_in_the_log(fleet: Fleet, cap
     assert len(record.getMessage()) < 400
 
 
-@pytest.mark.parametrize(("profile", "image_id"), [("edge", "9.9.9"), ("another", "3.0.2"), ("", "3.0.2")])
+@pytest.mark.parametrize(
+    ("profile", "image_id", "why"),
+    [
+        ("edge", "9.9.9", "of which there is no OS Resource"),
+        ("another", "3.0.2", "its current OS has profile 'edge'"),
+        ("", "3.0.2", "of which there is no OS Resource"),
+    ],
+)
 def test_an_image_that_nobody_knows_is_a_problem_and_the_status_is_recorded(
-    fleet: Fleet, caplog: pytest.LogCaptureFixture, profile: str, image_id: str
+    fleet: Fleet, caplog: pytest.LogCaptureFixture, profile: str, image_id: str, why: str
 ) -> None:
     with caplog.at_level(logging.WARNING):
         fleet.report(EDGE, S.UPDATED, profile_name=profile, os_image_id=image_id)
 
-    assert f"installed {profile!r} {image_id!r}, of which there is no OS Resource" in caplog.text
+    problem = f"the node runs image {image_id!r} of profile {profile!r}, {why}"
+    assert problem in caplog.text
+    assert fleet.instance(EDGE).update.text == f"Update completed; {problem}"
     assert fleet.instance(EDGE).update.status is InventoryStatus.DONE
     assert fleet.instance(EDGE).current_os_id == "os-1"
 
@@ -310,6 +176,36 @@ def test_a_run_ends_with_a_failure_and_with_nothing_to_do(fleet: Fleet, kind: Up
     fleet.report(EDGE, kind)
 
     assert [run.end_time for run in fleet.runs(EDGE)] == [NOW]
+
+
+def test_an_update_of_a_mutable_node_ends_with_the_number_of_packages_and_the_next_is_another_run(fleet: Fleet) -> None:
+    for _ in range(2):
+        fleet.report(UBUNTU, S.STARTED)
+        fleet.report(UBUNTU, S.UPDATED, status_detail=log(CURL))
+        fleet.report(UBUNTU, S.UP_TO_DATE)
+        fleet.clock.later(days=1)
+
+    newest, oldest = fleet.runs(UBUNTU)
+    assert {run.update.text for run in (newest, oldest)} == {"Update completed - 1 package(s) updated/installed"}
+    assert (oldest.end_time, newest.end_time) == (NOW, NOW + timedelta(days=1))
+
+
+def test_the_number_of_packages_of_one_node_is_never_said_of_another(fleet: Fleet) -> None:
+    fleet.report(UBUNTU, S.UPDATED, status_detail=log(CURL))
+
+    fleet.report(EDGE, S.UPDATED, profile_name="edge", os_image_id="3.0.2", status_detail=log(CURL))
+
+    assert fleet.instance(EDGE).update.text == InventoryStatus.DONE.text == "Update completed"
+
+
+@pytest.mark.parametrize("image_id", ["3.0.1", "9.9.9"])
+def test_a_run_ends_also_where_the_current_os_stays(fleet: Fleet, image_id: str) -> None:
+    fleet.report(EDGE, S.STARTED)
+
+    fleet.report(EDGE, S.UPDATED, profile_name="edge", os_image_id=image_id)
+
+    (run,) = fleet.runs(EDGE)
+    assert (run.update.status, run.end_time) == (InventoryStatus.DONE, NOW)
 
 
 def test_an_unspecified_report_leaves_the_run_alone(fleet: Fleet) -> None:

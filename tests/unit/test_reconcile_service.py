@@ -129,12 +129,24 @@ def test_a_list_that_could_not_be_had_is_fetched_again_and_nothing_else_is(
     bench.content["more"] = b"no list"
     bell = Rests(nothing, lambda: bench.content.update(cves=cves))
 
-    assert service.run(bell) == [TENANTS] * 3
+    # While it is still missing no tenant is looked at.
+    assert service.run(bell) == [TENANTS, (), TENANTS]
     assert bench.downloads == {"cves": 3, "more": 1}
     assert len(bell.waited) == 3
     assert bell.waited[2] > 3600
     (resource,) = (found for found in stored(inventory, "tenant-b").values() if found.profile_name == "edge")
     assert "CVE-2026-1" in resource.existing_cves
+
+
+def test_a_tenant_that_is_disturbed_while_a_list_is_missing_is_come_back_to_alone(
+    service: Service, bench: ReleaseBench, inventory: Inventory
+) -> None:
+    cves = bench.content.pop("cves")
+    with ExitStack() as another:
+        another.enter_context(inventory.turn("reconcile tenant-a"))
+        bell = Rests(another.close, nothing, lambda: bench.content.update(cves=cves))
+
+        assert service.run(bell) == [("tenant-b",), ("tenant-a",), (), TENANTS]
 
 
 def test_every_period_looks_at_everything_again_also_at_what_made_no_sense(
@@ -229,7 +241,12 @@ def test_a_failure_that_lasts_does_not_put_off_the_round_that_looks_at_everythin
 
 @pytest.mark.parametrize(
     "options",
-    [{"every": timedelta(0)}, {"retry": RetryTimes(shortest=0)}, {"retry": RetryTimes(shortest=2, longest=1)}],
+    [
+        {"every": timedelta(0)},
+        {"every": timedelta.max},
+        {"retry": RetryTimes(shortest=0)},
+        {"retry": RetryTimes(shortest=2, longest=1)},
+    ],
 )
 def test_times_that_make_no_sense_are_refused(service: Service, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidValue):

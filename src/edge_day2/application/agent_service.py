@@ -14,6 +14,7 @@ from typing import Final
 from attrs import frozen
 
 from edge_day2.application.platform_update_agent import PlatformUpdateAgent
+from edge_day2.domain.log_fields import log_fields
 from edge_day2.ports.failures import NodeFailure
 from edge_day2.ports.service_manager import ServiceManagerPort
 
@@ -115,7 +116,8 @@ class _Service:
         except (NodeFailure, OSError) as error:
             pause = min(self._times.first_retry * 2**self._failures, self._times.longest_retry)
             self._failures = min(self._failures + 1, 32)
-            _log.error("tried again in %g seconds: %s", pause, error)
+            fields = log_fields(event="service_failed", host_guid=self._agent.host_guid)
+            _log.error("tried again in %g seconds: %s", pause, error, extra=fields)
             self._manager.status(f"tried again in {pause:g} seconds: {error}")
             self._rest(pause)
             return False

@@ -12,6 +12,7 @@ from attrs import field, frozen
 from edge_day2.domain import immutable_events as ev
 from edge_day2.domain.flow import WINDOW_CLOSED, Command, Event, FailedEvent, Failure, WindowClosed
 from edge_day2.domain.immutable_events import Image
+from edge_day2.domain.log_fields import log_fields
 from edge_day2.domain.messages import NodeDescription
 from edge_day2.domain.observation import BootEntry, Observation
 from edge_day2.domain.resources import OSType
@@ -68,7 +69,7 @@ class ImmutableNode:
         try:
             image = self.slots.running_image()
         except Exception:  # whatever an adapter does, the report goes out
-            _log.exception("the running image can't be told")
+            _log.exception("the running image can't be told", extra=log_fields(event="node_unknown"))
             return NodeDescription()
         return NodeDescription(
             profile_name=image.profile_name, profile_version=image.profile_version, os_image_id=image.image_id
@@ -96,7 +97,7 @@ class ImmutableNode:
             reason = FailureReason.OS_COMMIT_FAIL if event is ev.CommitFailed else error.reason
             return event(at, Failure(at=at, reason=reason, log=error.log, conclusive=conclusive))
         except Exception as error:  # whatever an adapter does, the node must find its way back
-            _log.exception("%s", command)
+            _log.exception("%s", command, extra=log_fields(event="command_failed", command=type(command).__name__))
             event, reason = _FAILURES[type(command)]
             return event(at, Failure(at=at, reason=reason, log=f"{type(error).__name__}: {error}"))
 

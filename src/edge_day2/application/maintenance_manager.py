@@ -3,21 +3,47 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
-from attrs import evolve, frozen
+from attrs import frozen
 
+from edge_day2.application.notice_log import log_notices
 from edge_day2.application.tenant_rounds import TenantRound, each_tenant
-from edge_day2.domain.maintenance import MaintenancePlan, MaintenancePolicy, ReportContext, mark_lost, plan_maintenance
+from edge_day2.domain.maintenance import (
+    MaintenancePlan,
+    MaintenancePolicy,
+    ReportContext,
+    amend,
+    lost_notice,
+    mark_lost,
+    plan_maintenance,
+)
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
-from edge_day2.domain.resources import Instance, OSResource, record_cves
+from edge_day2.domain.resources import Host, Instance, OSResource, record_cves
 from edge_day2.errors import AlreadyExists, Conflict, NotFound, RequestError, Unavailable
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.inventory import Inventory, UnitOfWork
+from edge_day2.ports.metrics import (
+    BATCH_DURATION,
+    BATCH_SIZE,
+    NO_METRICS,
+    NODES_LOST,
+    REPORT_DURATION,
+    REPORT_REPEATS,
+    REPORTS,
+    HarmlessMetrics,
+    Metrics,
+)
 
 _log: Final = logging.getLogger(__name__)
+
+_Answer: TypeAlias = PlatformUpdateStatusResponse | RequestError
+_UNCHANGED: Final = "unchanged"
+_RECORDED: Final = "recorded"
+_ERROR: Final = "error"
 
 # Two writers of one instance are rare; more than a few collisions in a row mean that something else is wrong.
 _ATTEMPTS: Final = 5
@@ -41,6 +67,8 @@ class MaintenanceManager:
         inventory: where hosts, instances, schedules and runs are.
         clock: the server's time; a node's own is never recorded.
         policy: which schedules open windows, and when a silent node counts as lost.
+        metrics: is told of every report, once it is stored or refused.
+        named_tenants: tenants that metrics name.
     """
 
     def __init__(
@@ -49,10 +77,13 @@ class MaintenanceManager:
         *,
         clock: Clock,
         policy: MaintenancePolicy = MaintenancePolicy(),  # noqa: B008  # frozen
+        metrics: Metrics = NO_METRICS,
+        named_tenants: Collection[str] = (),
     ) -> None:
         self._inventory = inventory
         self._clock = clock
         self._policy = policy
+        self._metrics = HarmlessMetrics(metrics, named_tenants=named_tenants)
 
     def platform_update_status(
         self, request: PlatformUpdateStatusRequest, *, tenant: str
@@ -69,14 +100,26 @@ class MaintenanceManager:
             Conflict, AlreadyExists: others wrote the same again and again; the node will say it again.
             StorageError: the Inventory failed; nothing was recorded, the node will say it again.
         """
-        with self._inventory.reading() as unit:
-            context = unit.report_context(tenant, request.host_guid)
-        plan = plan_maintenance(request, context, self._clock.now(), self._policy)
-        if plan.instance is None and plan.run is None:
-            return plan.response
-        return self._store(request, tenant, context)
+        begun, outcome = time.perf_counter(), _ERROR
+        try:
+            with self._inventory.reading() as unit:
+                context = unit.report_context(tenant, request.host_guid)
+            plan = plan_maintenance(request, context, self._clock.now(), self._policy)
+            if plan.instance is None and plan.run is None:
+                log_notices(_log, plan.notices)
+                outcome = _UNCHANGED
+                return plan.response
+            answer, outcome = self._store(request, tenant, context)
+            return answer
+        except RequestError as error:
+            outcome = _kind(error)
+            raise
+        finally:
+            self._measure(Report(tenant=tenant, request=request), outcome)
+            labels = {"outcome": outcome, **self._metrics.tenant_label(tenant)}
+            self._metrics.record(REPORT_DURATION, time.perf_counter() - begun, labels)
 
-    def answer_each(self, reports: Iterable[Report]) -> list[PlatformUpdateStatusResponse | RequestError]:
+    def answer_each(self, reports: Iterable[Report]) -> list[_Answer]:
         """Answer several reports as `platform_update_status` does, each on its own; return the answer or refusal.
 
         All are read in one transaction, which is cheaper; each that changes something is stored in one of its own.
@@ -84,11 +127,11 @@ class MaintenanceManager:
         Raises:
             StorageError: the Inventory can't be read; nothing was recorded.
         """
-        reports = list(reports)
+        begun, reports = time.perf_counter(), list(reports)
         now = self._clock.now()
         with self._inventory.reading() as unit:
             contexts = _contexts(unit, reports)
-        answers: list[PlatformUpdateStatusResponse | RequestError | ReportContext | None] = []
+        answers: list[_Answer | ReportContext | None] = []
         changing: set[tuple[str, str]] = set()
         for report in reports:
             host = (report.tenant, report.request.host_guid.lower())
@@ -97,77 +140,96 @@ class MaintenanceManager:
             answers.append(answer)
             if answer is None or isinstance(answer, ReportContext):
                 changing.add(host)
-        return [
+        answered = [
             self._refusable(report, answer) if answer is None or isinstance(answer, ReportContext) else answer
             for report, answer in zip(reports, answers, strict=True)
         ]
+        self._measure_batch(len(reports), time.perf_counter() - begun)
+        return answered
 
     def _unchanged(
         self, report: Report, contexts: Mapping[str, ReportContext], now: datetime
-    ) -> PlatformUpdateStatusResponse | RequestError | ReportContext:
+    ) -> _Answer | ReportContext:
         """Return the answer to a report that changes nothing, or its refusal; else the context in which it does."""
         guid = report.request.host_guid
-        context = contexts.get(guid)
-        if context is None:
-            return NotFound(f"tenant {report.tenant!r} has no host with GUID {guid!r}")
+        context = contexts.get(guid.lower())
         try:
+            if context is None:
+                raise NotFound(f"tenant {report.tenant!r} has no host with GUID {guid!r}")
             plan = plan_maintenance(report.request, context, now, self._policy)
         except RequestError as error:
+            self._measure(report, _kind(error))
             return error
-        return plan.response if plan.instance is None and plan.run is None else context
+        if plan.instance is not None or plan.run is not None:
+            return context
+        log_notices(_log, plan.notices)
+        self._measure(report, _UNCHANGED)
+        return plan.response
 
-    def _refusable(self, report: Report, context: ReportContext | None) -> PlatformUpdateStatusResponse | RequestError:
+    def _refusable(self, report: Report, context: ReportContext | None) -> _Answer:
+        outcome = _ERROR
         try:
-            return self._store(report.request, report.tenant, context)
+            answer, outcome = self._store(report.request, report.tenant, context)
+            return answer
         except RequestError as error:
+            outcome = _kind(error)
             return error
+        finally:
+            self._measure(report, outcome)
 
     def _store(
         self, request: PlatformUpdateStatusRequest, tenant: str, context: ReportContext | None
-    ) -> PlatformUpdateStatusResponse:
-        """Store what a report changes; `context`, if any, was read in an earlier transaction."""
+    ) -> tuple[PlatformUpdateStatusResponse, str]:
+        """Store one report; return the answer, and whether something was recorded.
+
+        `context`, if any, was read in an earlier transaction.
+        """
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 with self._inventory.writing() as unit:
-                    now = self._clock.now() + (attempt - 1) * _TICK
-                    if context is not None and attempt == 1:
-                        plan = plan_maintenance(request, context, now, self._policy)
-                        # Everything that writes of a host's updates writes its instance. So where the instance is
-                        # replaced, which compares it, what was read still stands; else it is read again.
-                        if plan.instance is not None:
-                            return self._carry_out(unit, plan, context, now)
-                    return self._apply(unit, request, tenant, now)
+                    known = context if attempt == 1 else None
+                    plan = self._apply(unit, request, tenant, self._clock.now() + (attempt - 1) * _TICK, known)
             except (Conflict, AlreadyExists):
                 if attempt == _ATTEMPTS:
                     raise
+                self._metrics.count(REPORT_REPEATS, self._metrics.tenant_label(tenant))
+            else:
+                log_notices(_log, plan.notices)
+                return plan.response, _outcome(plan)
         raise AssertionError
 
-    def platform_update_statuses(self, reports: Iterable[Report]) -> list[PlatformUpdateStatusResponse | RequestError]:
+    def platform_update_statuses(self, reports: Iterable[Report]) -> list[_Answer]:
         """Record several reports in one transaction; return an answer, or why it was refused, for each in order.
 
         Raises:
             Conflict: somebody else's transaction was in the way; nothing was recorded, repeat.
             StorageError: the Inventory failed; nothing was recorded.
         """
-        reports = list(reports)
-        answers: list[PlatformUpdateStatusResponse | RequestError] = []
+        begun, reports = time.perf_counter(), list(reports)
+        answers: list[_Answer] = []
+        stored: list[tuple[Report, str]] = []
+        plans: list[MaintenancePlan] = []
         with self._inventory.writing() as unit:
             contexts = _contexts(unit, reports)
-            heard: set[tuple[str, str]] = set()
             for report in reports:
-                host, now = (report.tenant, report.request.host_guid.lower()), self._clock.now()
-                context = contexts[report.tenant].get(report.request.host_guid)
+                # Read in this transaction, it counts for the first report of a host.
+                context = contexts[report.tenant].pop(report.request.host_guid.lower(), None)
                 try:
-                    if context is None or host in heard:
-                        answers.append(self._apply(unit, report.request, report.tenant, now))
-                    else:
-                        heard.add(host)
-                        plan = plan_maintenance(report.request, context, now, self._policy)
-                        answers.append(self._carry_out(unit, plan, context, now))
+                    plan = self._apply(unit, report.request, report.tenant, self._clock.now(), context)
                 except (Conflict, Unavailable):
                     raise
                 except RequestError as error:
                     answers.append(error)
+                    stored.append((report, _kind(error)))
+                else:
+                    answers.append(plan.response)
+                    stored.append((report, _outcome(plan)))
+                    plans.append(plan)
+        for plan in plans:
+            log_notices(_log, plan.notices)
+        for report, outcome in stored:
+            self._measure(report, outcome)
+        self._measure_batch(len(answers), time.perf_counter() - begun)
         return answers
 
     def find_lost(self, tenant: str) -> tuple[Instance, ...]:
@@ -187,6 +249,7 @@ class MaintenanceManager:
                 with self._inventory.writing() as unit:
                     runs = unit.runs_of_instance(tenant, instance.resource_id)
                     run = next((run for run in runs if run.end_time is None), None)
+                    host = unit.get(Host, tenant, instance.host_id)
                     lost, lost_run = mark_lost(instance, run, now)
                     unit.replace(instance, lost)
                     if run is not None and lost_run is not None:
@@ -195,6 +258,8 @@ class MaintenanceManager:
                 # It was heard of, or removed, in this very moment.
                 continue
             recorded.append(lost)
+            log_notices(_log, (lost_notice(lost, lost_run, host),))
+            self._metrics.count(NODES_LOST, self._metrics.tenant_label(tenant))
         return tuple(recorded)
 
     def find_lost_everywhere(self) -> TenantRound[tuple[Instance, ...]]:
@@ -205,17 +270,30 @@ class MaintenanceManager:
         """
         return each_tenant(self._inventory, "find lost", None, self.find_lost)
 
-    def _apply(
-        self, unit: UnitOfWork, request: PlatformUpdateStatusRequest, tenant: str, now: datetime
-    ) -> PlatformUpdateStatusResponse:
-        context = unit.report_context(tenant, request.host_guid)
-        return self._carry_out(unit, plan_maintenance(request, context, now, self._policy), context, now)
+    def _measure(self, report: Report, outcome: str) -> None:
+        kind = report.request.update_status.status_type.name.lower()
+        labels = {"status_type": kind, "outcome": outcome, **self._metrics.tenant_label(report.tenant)}
+        self._metrics.count(REPORTS, labels)
 
-    def _carry_out(
-        self, unit: UnitOfWork, plan: MaintenancePlan, context: ReportContext, now: datetime
-    ) -> PlatformUpdateStatusResponse:
-        for problem in plan.problems:
-            _log.warning("%s", problem)
+    def _measure_batch(self, size: int, seconds: float) -> None:
+        self._metrics.record(BATCH_SIZE, size, {})
+        self._metrics.record(BATCH_DURATION, seconds, {})
+
+    def _apply(
+        self,
+        unit: UnitOfWork,
+        request: PlatformUpdateStatusRequest,
+        tenant: str,
+        now: datetime,
+        context: ReportContext | None,
+    ) -> MaintenancePlan:
+        """Store what a report changes; `context`, if any, may have been read in an earlier transaction."""
+        plan = None if context is None else plan_maintenance(request, context, now, self._policy)
+        # Everything that writes of a host's updates writes its instance. So where the instance is replaced, which
+        # compares it, what was read still stands; else it is read again.
+        if context is None or plan is None or plan.instance is None:
+            context = unit.report_context(tenant, request.host_guid)
+            plan = plan_maintenance(request, context, now, self._policy)
         # The run comes first: where it can't be added, a batch goes on with nothing recorded of this report.
         if plan.run is not None:
             if context.open_run is None:
@@ -229,13 +307,21 @@ class MaintenanceManager:
             unit.replace(context.instance, changed)
             if plan.amendment is not None:
                 for last in unit.runs_of_instance(changed.tenant_id, changed.resource_id)[:1]:
-                    unit.replace(last, evolve(last, update=plan.amendment, end_time=now))
-        return plan.response
+                    unit.replace(last, amend(last, plan.amendment, now))
+        return plan
 
 
-def _contexts(unit: UnitOfWork, reports: Iterable[Report]) -> dict[str, Mapping[str, ReportContext]]:
-    """Return the context of each report whose host exists, by its tenant and its host's GUID as it was given."""
+def _outcome(plan: MaintenancePlan) -> str:
+    return _UNCHANGED if plan.instance is None and plan.run is None else _RECORDED
+
+
+def _kind(error: RequestError) -> str:
+    return error.code.lower()
+
+
+def _contexts(unit: UnitOfWork, reports: Iterable[Report]) -> dict[str, dict[str, ReportContext]]:
+    """Return the context of each report whose host exists, by its tenant and its host's GUID in lower case."""
     guids: dict[str, set[str]] = {}
     for report in reports:
-        guids.setdefault(report.tenant, set()).add(report.request.host_guid)
-    return {tenant: unit.report_contexts(tenant, hosts) for tenant, hosts in guids.items()}
+        guids.setdefault(report.tenant, set()).add(report.request.host_guid.lower())
+    return {tenant: dict(unit.report_contexts(tenant, hosts)) for tenant, hosts in guids.items()}

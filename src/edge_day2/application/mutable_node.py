@@ -12,6 +12,7 @@ from attrs import asdict, field, frozen
 
 from edge_day2.domain import mutable_events as ev
 from edge_day2.domain.flow import WINDOW_CLOSED, Command, Event, Failure, WindowClosed
+from edge_day2.domain.log_fields import log_fields
 from edge_day2.domain.messages import NodeDescription
 from edge_day2.domain.mutable_effects import changes, fingerprint
 from edge_day2.domain.mutable_events import Packages, Snapshot
@@ -82,7 +83,7 @@ class MutableNode:
         try:
             upgradable = self.apt.upgradable()
         except Exception:  # whatever an adapter does, the report goes out
-            _log.exception("the available updates can't be told")
+            _log.exception("the available updates can't be told", extra=log_fields(event="node_unknown"))
             return NodeDescription()
         entries, length = [], 2
         for update in upgradable:
@@ -114,7 +115,7 @@ class MutableNode:
         except NodeFailure as error:
             return _failed(command, at, error.reason, error.log)
         except Exception as error:  # whatever an adapter does, the node must say what happened
-            _log.exception("%s", command)
+            _log.exception("%s", command, extra=log_fields(event="command_failed", command=type(command).__name__))
             return _failed(command, at, _REASONS[type(command)], f"{type(error).__name__}: {error}")
 
     def _carry_out(self, command: Command, at: datetime) -> Event | None:

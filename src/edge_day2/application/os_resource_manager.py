@@ -24,8 +24,9 @@ from typing import Final
 from attrs import define, evolve, field
 
 from edge_day2.application.list_reader import ListReader
+from edge_day2.application.reconcile_account import ReconcileAccount
 from edge_day2.application.reconcile_report import Discovery, ReconcileReport
-from edge_day2.application.tenant_rounds import TenantRound, each_tenant, is_temporary
+from edge_day2.application.tenant_rounds import TenantRound, each_tenant
 from edge_day2.domain.linking import (
     CreateOSResource,
     DiscoveredProfile,
@@ -35,6 +36,7 @@ from edge_day2.domain.linking import (
     SkipReason,
     plan_linking,
 )
+from edge_day2.domain.log_fields import log_fields
 from edge_day2.domain.profiles import OSProfile
 from edge_day2.domain.reconciled import ReconciledRevision, RevisionChange
 from edge_day2.domain.resources import Link, OSResource
@@ -49,6 +51,7 @@ from edge_day2.errors import (
 )
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.inventory import Inventory
+from edge_day2.ports.metrics import NO_METRICS, HarmlessMetrics, Metrics
 from edge_day2.ports.release_files import ReleaseFiles
 from edge_day2.ports.release_service import RejectedManifest, ReleaseService
 
@@ -68,7 +71,8 @@ class OSResourceManager:
 
     `revision` is a revision's name or a selector `~X.Y.Z`. `enabled_profiles` are the names of the profiles to use;
     None means all that are published. `files` is where package manifests and lists of CVEs are; None: they aren't read.
-    `clock` says when a revision was reconciled; None: this machine's.
+    `clock` says when a revision was reconciled; None: this machine's. `metrics` is told of every run; it names the
+    tenants `named_tenants`.
     """
 
     def __init__(
@@ -82,6 +86,8 @@ class OSResourceManager:
         files: ReleaseFiles | None = None,
         batch_size: int = _BATCH,
         clock: Clock | None = None,
+        metrics: Metrics = NO_METRICS,
+        named_tenants: Collection[str] = (),
     ) -> None:
         """Raises InvalidValue where `revision`, `batch_size` or the name of a profile makes no sense."""
         if batch_size < 1:
@@ -97,6 +103,7 @@ class OSResourceManager:
         self._files = files
         self._batch_size = batch_size
         self._clock = clock
+        self._account = ReconcileAccount(HarmlessMetrics(metrics, named_tenants=named_tenants), mode)
 
     def discover(self, after: Discovery | None = None) -> Discovery:
         """Fetch and read the manifests, and the files that they name. One discovery serves any number of tenants.
@@ -125,7 +132,8 @@ class OSResourceManager:
         lists = ListReader(self._files, {} if after is None else after.lists)
         profiles = [evolve(found, lists=lists.of(found, rejected)) for found in profiles]
         for item in rejected:
-            _log.warning("revision %s: %s %s: %s", item.revision, item.name, item.file, item.error)
+            fields = log_fields(event="manifest_rejected")
+            _log.warning("revision %s: %s %s: %s", item.revision, item.name, item.file, item.error, extra=fields)
         return Discovery(profiles=tuple(profiles), rejected=tuple(rejected), lists=lists.read)
 
     def reconcile_all(
@@ -154,6 +162,9 @@ class OSResourceManager:
             StorageError: the Inventory failed. What is done is kept; repeat later.
             NotFound, Unavailable, MissingExtra: as `discover`, before anything is changed.
         """
+        return self._account.of(tenant_id, lambda: self._reconcile(tenant_id, discovery))
+
+    def _reconcile(self, tenant_id: str, discovery: Discovery | None) -> ReconcileReport:
         discovery = discovery or self.discover()
         written: dict[type, list[str]] = {CreateOSResource: [], PatchOSResource: []}
         failed: dict[str, RejectedManifest] = {}
@@ -186,11 +197,11 @@ class OSResourceManager:
             held=links.held,
             conflicts=plan.conflicts,
             rejected=(*discovery.rejected, *failed.values()),
+            failed=tuple(failed.values()),
         )
-        overtaken = any(is_temporary(item.error) for item in failed.values())
-        if discovery.has_all_manifests and not links.held and not overtaken:
+        if discovery.has_all_manifests and not report.was_disturbed:
             self._remember(previous, now)
-        _tell(report, failed.values())
+        _tell(report)
         return report
 
     def _remember(self, previous: ReconciledRevision | None, now: ReconciledRevision) -> None:
@@ -204,7 +215,8 @@ class OSResourceManager:
                     write.replace(previous, now)
         except _OVERTAKEN:
             # Another manager ended a run in this moment. Should that be of another revision, the next run tells.
-            _log.info("tenant %s: another manager has just reconciled it", now.tenant_id)
+            fields = log_fields(tenant_id=now.tenant_id)
+            _log.info("tenant %s: another manager has just reconciled it", now.tenant_id, extra=fields)
 
     def _missing(
         self, profiles: Iterable[DiscoveredProfile], rejected: Iterable[RejectedManifest]
@@ -313,11 +325,11 @@ def _rejected(revision: str, resource: OSResource, error: EdgeDay2Error) -> Reje
     return RejectedManifest(revision=revision, name=resource.profile_name, error=error)
 
 
-def _tell(report: ReconcileReport, failed: Iterable[RejectedManifest]) -> None:
+def _tell(report: ReconcileReport) -> None:
     tenant_id = report.tenant_id
     if report.change is not RevisionChange.NONE or report.created or report.patched or report.linked:
-        _log.info("%s", next(report.lines()))
-    for conflict in report.conflicts:
-        _log.warning("tenant %s: not applied: %s", tenant_id, conflict)
-    for item in failed:
-        _log.warning("tenant %s: revision %s: %s: %s", tenant_id, item.revision, item.name, item.error)
+        _log.info("%s", next(report.lines()), extra=log_fields(event="reconciled", tenant_id=tenant_id))
+    for item in report.failed:
+        fields = log_fields(event="manifest_rejected", tenant_id=tenant_id)
+        text = "tenant %s: revision %s: %s: %s"
+        _log.warning(text, tenant_id, item.revision, item.name, item.error, extra=fields)

@@ -8,12 +8,12 @@ the protocol has no sequence numbers, so doubles are adjacent and harmless.
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from attrs import evolve, frozen
 
+from edge_day2.application.agent_account import AgentAccount
 from edge_day2.domain.agent import (
     AgentRecord,
     Situation,
@@ -44,9 +44,8 @@ from edge_day2.errors import InvalidMessage, NewerFormat, RequestError, Unreadab
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.journal import Journal
 from edge_day2.ports.maintenance_link import MaintenanceLink
+from edge_day2.ports.metrics import NO_METRICS, Metrics
 from edge_day2.ports.node import NodePort
-
-_log: Final = logging.getLogger(__name__)
 
 # Reports of a tick beyond those that waited before it.
 _MOST_REFUSALS: Final = 4
@@ -82,6 +81,7 @@ class PlatformUpdateAgent:
         link: the way to the Maintenance Manager.
         clock: the time.
         policy: limits and choices.
+        metrics: is told of updates and reports.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class PlatformUpdateAgent:
         link: MaintenanceLink,
         clock: Clock,
         policy: AgentPolicy = AgentPolicy(),  # noqa: B008  # frozen
+        metrics: Metrics = NO_METRICS,
     ) -> None:
         self._host_guid = host_guid
         self._node = node
@@ -100,6 +101,7 @@ class PlatformUpdateAgent:
         self._link = link
         self._clock = clock
         self._policy = policy
+        self._account = AgentAccount(host_guid, metrics)
         self._record = AgentRecord()
         self._newer_format = ""
         self._journal_read = False
@@ -107,6 +109,11 @@ class PlatformUpdateAgent:
         self._steady_since: datetime | None = None
         self._read_last: datetime | None = None
         self._told: _Told | None = None
+
+    @property
+    def host_guid(self) -> str:
+        """The node's UUID."""
+        return self._host_guid
 
     @property
     def record(self) -> AgentRecord:
@@ -139,7 +146,7 @@ class PlatformUpdateAgent:
             self._record = AgentRecord(outbox=refusal_reports(AgentRecord(), self._newer_format, now))
             return
         except UnreadableState as error:
-            _log.error("%s: %s", self._host_guid, error)
+            self._account.lost_journal(error)
             flow = recovered_update(self._node.os_type, self._node.observe(now), str(error))
             self._store(AgentRecord(flow=flow, outbox=refusal_reports(AgentRecord(), str(error), now)), now)
             self._journal_read = True
@@ -259,10 +266,12 @@ class PlatformUpdateAgent:
             try:
                 answer = self._link.platform_update_status(request)
             except RequestError as error:
+                self._account.undelivered(error, report.status_type, record)
                 return TickResult(delivered=delivered, problem=f"{error.code}: {error}")
             delivered += 1
             taken = evolve(record, outbox=record.outbox[1:], last_report=report)
             self._store(self._take(taken, answer, now), now)
+            self._account.delivered(report.status_type, self._record)
             if not self._record.outbox or delivered >= most:
                 return TickResult(delivered=delivered)
 
@@ -298,7 +307,7 @@ class PlatformUpdateAgent:
             # Each refusal is said once, and none on top of another that still waits to be said.
             if record.refused == str(error) or (record.refused and record.outbox):
                 return record
-            _log.warning("answer refused: %s", error)
+            self._account.refused(error)
             reports = refusal_reports(record, f"answer refused: {error}", now)
             return evolve(record, refused=str(error), outbox=record.outbox + reports)
         return evolve(record, answer=answer, refused="")
@@ -321,7 +330,9 @@ class PlatformUpdateAgent:
         seen = self._look(now)
         state = next_update(self._record, seen, self._policy)
         if state is not None:
+            before = self._record.flow
             self._store(evolve(self._record, flow=state), now)
+            self._account.begun(before, state)
 
     def _interrupt(self, now: datetime) -> bool:
         state = self._record.flow
@@ -356,10 +367,10 @@ class PlatformUpdateAgent:
             self._enter(transition, now)
 
     def _enter(self, transition: Transition[Any], now: datetime, clock: ClockMemory | None = None) -> None:
-        _log.info("%s: %s", self._host_guid, transition.state.name)
         outbox = self._record.outbox + transition.reports
         record = evolve(self._record, flow=transition.state, outbox=outbox)
         self._store(record if clock is None else evolve(record, clock=clock), now)
+        self._account.entered(transition.state)
 
     def _store(self, record: AgentRecord, now: datetime) -> None:
         if record == self._record:

@@ -70,7 +70,8 @@ class ReconcileReport:
         skipped: how many instances kept their desired OS, and why.
         held: how many instances couldn't be linked because others were changing them; the next run links them.
         conflicts: manifests that contradict an OS Resource; never applied.
-        rejected: manifests and lists that can't be used, and changes that failed.
+        rejected: manifests and lists that can't be used, and changes to this tenant's OS Resources that failed.
+        failed: those changes alone.
     """
 
     tenant_id: str
@@ -86,6 +87,7 @@ class ReconcileReport:
     held: int = 0
     conflicts: tuple[ImageConflict, ...] = ()
     rejected: tuple[RejectedManifest, ...] = ()
+    failed: tuple[RejectedManifest, ...] = ()
 
     @property
     def linked_instances(self) -> int:
@@ -98,9 +100,14 @@ class ReconcileReport:
         return self.change in (RevisionChange.FIRST, RevisionChange.REVISION)
 
     @property
+    def was_disturbed(self) -> bool:
+        """Whether others were in the way, so that the same discovery should be tried again soon."""
+        return bool(self.held) or any(is_temporary(item.error) for item in self.failed)
+
+    @property
     def is_complete(self) -> bool:
         """Whether running again now would do nothing more: nothing failed that passes by itself."""
-        return not self.held and not any(is_temporary(item.error) for item in self.rejected)
+        return not self.was_disturbed and not any(is_temporary(item.error) for item in self.rejected)
 
     def lines(self) -> Iterator[str]:
         """Yield what was done in one line, and a line for each thing that wasn't, with the reason."""

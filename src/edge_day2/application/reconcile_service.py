@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -21,6 +21,8 @@ from edge_day2.application.tenant_rounds import TenantRound, is_temporary
 from edge_day2.errors import EdgeDay2Error, InvalidValue, MissingExtra
 
 _log: Final = logging.getLogger(__name__)
+
+_LONGEST_PERIOD: Final = timedelta(days=365)
 
 Listener = Callable[[TenantRound[ReconcileReport]], None]
 """Is told what came of a round. What it raises is logged."""
@@ -93,11 +95,11 @@ def run(
         heard: is told what came of each round.
 
     Raises:
-        InvalidValue: `every` or `retry` isn't positive.
+        InvalidValue: `every` isn't above zero or is longer than a year, or `retry` isn't 0 < shortest <= longest.
         MissingExtra: tenacity isn't installed (extra `oci` or `grpc`).
     """
-    if every <= timedelta(0):
-        raise InvalidValue("every", every, "a time above zero")
+    if not timedelta(0) < every <= _LONGEST_PERIOD:
+        raise InvalidValue("every", every, f"a time above zero, at most {_LONGEST_PERIOD.days} days")
     _Service(manager, bell, every.total_seconds(), tenants, _distances(retry), heard).run()
 
 
@@ -118,13 +120,15 @@ class _Service:
         self._distance = distance
         self._heard = heard
         self._discovery: Discovery | None = None
-        self._left: tuple[str, ...] | None = None
+        # The tenants to come back to, None for all, and those that wait for what couldn't be fetched.
+        self._left: Collection[str] | None = None
+        self._waiting: Collection[str] = ()
 
     def run(self) -> None:
         failures, remaining = 0, 0.0
         while not self._bell.stopped:
             if remaining <= 0:
-                self._discovery = self._left = None
+                self._discovery, self._left, self._waiting = None, None, ()
                 failures, remaining = 0, self._every
             if self._succeeds():
                 pause = remaining
@@ -146,24 +150,33 @@ class _Service:
             return False
 
     def _round(self) -> bool:
-        if self._discovery is None or not self._discovery.is_complete:
-            self._discovery = self._manager.discover(after=self._discovery)
+        self._discover()
         tenants: Iterable[str] | None = self._left
         if tenants is None and self._tenants is not None:
             tenants = self._tenants()
         outcome = self._manager.reconcile_all(tenants, discovery=self._discovery)
         self._left = tuple(_left(outcome))
+        self._waiting = {*self._waiting, *outcome.done} - {*self._left}
         if self._heard is not None:
             try:
                 self._heard(outcome)
             except Exception:
                 _log.exception("what came of a round couldn't be told")
-        return not self._left
+        return not self._left and self._discovery is not None and self._discovery.is_complete
+
+    def _discover(self) -> None:
+        """Fetch what is missing. Where that brings something, those who wait for it are come back to."""
+        before = self._discovery
+        if before is not None and before.is_complete:
+            return
+        now = self._discovery = self._manager.discover(after=before)
+        if before is not None and self._left is not None and (now.is_complete or now.digest != before.digest):
+            self._left = (*self._left, *sorted(self._waiting))
 
 
-def _left(outcome: TenantRound[ReconcileReport]) -> Iterable[str]:
+def _left(outcome: TenantRound[ReconcileReport]) -> Iterator[str]:
     """Yield the tenants to come back to soon. One that another process works on is: that may be killed."""
-    yield from (tenant_id for tenant_id, report in outcome.done.items() if not report.is_complete)
+    yield from (tenant_id for tenant_id, report in outcome.done.items() if report.was_disturbed)
     yield from (tenant_id for tenant_id, error in outcome.failed.items() if is_temporary(error))
     yield from outcome.busy
 

@@ -8,6 +8,7 @@ from typing import Final, Generic, TypeVar
 
 from attrs import frozen
 
+from edge_day2.domain.log_fields import log_fields
 from edge_day2.errors import Conflict, EdgeDay2Error, Unavailable
 from edge_day2.ports.inventory import Inventory
 
@@ -67,7 +68,8 @@ def each_tenant(
                     busy.append(tenant_id)
         except EdgeDay2Error as error:
             failed[tenant_id] = error
-            _log.error("tenant %s: %s: %s: %s", tenant_id, work, type(error).__name__, error)
+            fields = log_fields(event="tenant_failed", tenant_id=tenant_id)
+            _log.error("tenant %s: %s: %s: %s", tenant_id, work, type(error).__name__, error, extra=fields)
     return TenantRound(done=done, failed=failed, busy=tuple(busy))
 
 

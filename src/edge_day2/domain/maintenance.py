@@ -13,6 +13,8 @@ from typing import Final
 
 from attrs import evolve, field, frozen
 
+from edge_day2.domain.late_reports import is_late
+from edge_day2.domain.maintenance_notices import Notice, NoticeKind, late_notice, notice, notices_of
 from edge_day2.domain.messages import (
     OSProfileUpdateSource,
     PlatformUpdateStatusRequest,
@@ -20,6 +22,7 @@ from edge_day2.domain.messages import (
     UpdateSource,
     UpdateStatus,
 )
+from edge_day2.domain.reported_os import BEFORE_CONFLICT, ReportedOS, judge_image
 from edge_day2.domain.resources import (
     Host,
     Instance,
@@ -44,7 +47,7 @@ from edge_day2.domain.statuses import (
 )
 from edge_day2.domain.window_outlook import Explanation
 from edge_day2.domain.wire_schedules import update_schedule
-from edge_day2.errors import FailedPrecondition, ImmutableLinkError, InvalidArgument, NotFound, Unauthenticated, shown
+from edge_day2.errors import FailedPrecondition, InvalidArgument, NotFound, Unauthenticated, shown
 
 _MAX_DETAIL: Final = 100_000
 _MAX_AVAILABLE: Final = 500_000
@@ -92,11 +95,15 @@ class MaintenancePolicy:
         kinds: the kinds of schedule that open an update window.
         lost_after: a node that began an update and wasn't heard of for so long is LOST.
         seen_every: while an update is in progress, how often a report that changes nothing is noted.
+        settled_after: longer than a report can be on its way. For so long a node has to say that it is at rest before
+            an image is believed that no update brought, and for so long after an update nothing begins from the image
+            before it.
     """
 
     kinds: frozenset[ScheduleKind] = frozenset({ScheduleKind.OS_UPDATE})
     lost_after: timedelta = timedelta(hours=1)
     seen_every: timedelta = timedelta(minutes=15)
+    settled_after: timedelta = timedelta(minutes=2)
 
     def __attrs_post_init__(self) -> None:
         if self.seen_every >= self.lost_after:
@@ -108,14 +115,14 @@ class MaintenancePlan:
     """The answer to one report, and the changes to store with it in one transaction.
 
     `instance` and `run` are None where they stay as they are. `amendment` is what became of an update whose run has
-    ended already: it failed, and then it was rolled back. `problems` are sentences for the log.
+    ended already: it failed, and then it was rolled back. `notices` are for the log, once the changes are stored.
     """
 
     response: PlatformUpdateStatusResponse
     instance: Instance | None = None
     run: OSUpdateRun | None = None
     amendment: UpdateRecord | None = None
-    problems: tuple[str, ...] = field(default=())
+    notices: tuple[Notice, ...] = field(default=())
 
 
 def plan_maintenance(
@@ -138,8 +145,11 @@ def plan_maintenance(
         raise Unauthenticated(f"host {host.guid} isn't trusted")
     if instance.provisioning is not Provisioning.PROVISIONED:
         raise FailedPrecondition(f"instance {instance.resource_id} isn't provisioned")
-    changed, problems = _record(request.update_status, instance, context, now, policy)
-    run = _run(request.update_status, changed, context, now)
+    status = request.update_status
+    changed, run, late = instance, context.open_run, is_late(status, context, now, policy.settled_after)
+    if not late:
+        changed = _record(status, context, now, policy)
+        run = _run(status, changed, context, now)
     response = PlatformUpdateStatusResponse(
         os_type=instance.os_type,
         update_schedule=update_schedule(context.schedules, now, policy.kinds),
@@ -152,7 +162,7 @@ def plan_maintenance(
         instance=changed if changed != instance else None,
         run=run if run != context.open_run else None,
         amendment=_amendment(instance, changed, context),
-        problems=problems,
+        notices=(late_notice(status, context),) if late else notices_of(status, context, changed, run),
     )
 
 
@@ -169,11 +179,12 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _record(
-    status: UpdateStatus, instance: Instance, context: ReportContext, now: datetime, policy: MaintenancePolicy
-) -> tuple[Instance, tuple[str, ...]]:
-    problems: tuple[str, ...] = ()
-    recorded = _update_record(status, instance, now)
+def _record(status: UpdateStatus, context: ReportContext, now: datetime, policy: MaintenancePolicy) -> Instance:
+    instance, current = context.instance, context.current_os
+    assert instance is not None
+    assert current is not None
+    os = judge_image(status, context, now, policy.settled_after)
+    recorded = _update_record(status, instance, now, os)
     seen = None
     if recorded.status is InventoryStatus.UPDATE_IN_PROGRESS:
         seen = instance.last_seen
@@ -182,26 +193,31 @@ def _record(
     changed = instance
     if recorded != instance.update or seen != instance.last_seen:
         changed = evolve(instance, update=recorded, last_seen=seen)
-    if status.status_type is UpdateStatusType.UPDATED and instance.os_type is OSType.IMMUTABLE:
-        changed, problems = _record_current_os(status, changed, context)
+    if os.installed is not None:
+        changed = record_verified_os(changed, current, os.installed)
     available = _available(status, context, changed)
     if available != changed.os_update_available:
         changed = evolve(changed, os_update_available=available)
-    return changed, problems
+    return changed
 
 
-def _update_record(status: UpdateStatus, instance: Instance, now: datetime) -> UpdateRecord:
+def _update_record(status: UpdateStatus, instance: Instance, now: datetime, os: ReportedOS) -> UpdateRecord:
     kind = INVENTORY_STATUS[status.status_type]
     detail = parse_detail(status.status_detail) if status.status_detail else None
-    text = kind.text
+    text, before = kind.text, instance.update.text.partition(BEFORE_CONFLICT)[0]
     if kind is InventoryStatus.DONE and instance.os_type is OSType.MUTABLE and detail is not None:
         text = f"{text} - {count_changes(detail.update_log)} package(s) updated/installed"
     kept = status.status_detail if detail is not None and len(status.status_detail) <= _MAX_DETAIL else ""
     # A sign of life without detail doesn't wipe out how the update ended; while it goes on, the latest word counts.
     if not kept and instance.update.status is kind and kind is not InventoryStatus.UPDATE_IN_PROGRESS:
-        kept, text = instance.update.detail, instance.update.text
-    same = instance.update.status is kind and instance.update.text == text
-    return UpdateRecord(status=kind, text=text, timestamp=instance.update.timestamp if same else now, detail=kept)
+        kept, text = instance.update.detail, before
+    same = instance.update.status is kind and before == text
+    return UpdateRecord(
+        status=kind,
+        text=f"{text}{BEFORE_CONFLICT}{os.conflict}" if os.conflict else text,
+        timestamp=instance.update.timestamp if same else now,
+        detail=kept,
+    )
 
 
 def _available(status: UpdateStatus, context: ReportContext, instance: Instance) -> str:
@@ -218,41 +234,26 @@ def _available(status: UpdateStatus, context: ReportContext, instance: Instance)
     return latest.name
 
 
-def _record_current_os(
-    status: UpdateStatus, instance: Instance, context: ReportContext
-) -> tuple[Instance, tuple[str, ...]]:
-    current = context.current_os
-    assert current is not None
-    if not status.os_image_id or (status.profile_name, status.os_image_id) == (current.profile_name, current.image_id):
-        return instance, ()
-    found = [
-        resource
-        for resource in context.profile_os
-        if (resource.profile_name, resource.image_id) == (status.profile_name, status.os_image_id)
-    ]
-    if not found:
-        installed = f"{shown(status.profile_name)} {shown(status.os_image_id)}"
-        return instance, (f"instance {instance.resource_id} installed {installed}, of which there is no OS Resource",)
-    try:
-        return record_verified_os(instance, current, found[0]), ()
-    except ImmutableLinkError as error:
-        return instance, (str(error),)
-
-
 def _run(status: UpdateStatus, changed: Instance, context: ReportContext, now: datetime) -> OSUpdateRun | None:
     run, recorded = context.open_run, changed.update
     if run is None:
-        if status.status_type not in (UpdateStatusType.STARTED, UpdateStatusType.DOWNLOADING):
-            return None
+        assert context.instance is not None
         assert context.desired_os is not None
+        brought = changed.current_os_id != context.instance.current_os_id
+        # Of an update whose beginning wasn't heard all that is known is its end.
+        ended = status.status_type is UpdateStatusType.UPDATED and brought
+        if not ended and status.status_type not in (UpdateStatusType.STARTED, UpdateStatusType.DOWNLOADING):
+            return None
+        profile = (found.name for found in context.profile_os if found.resource_id == changed.current_os_id)
         return OSUpdateRun(
             resource_id=f"osupdaterun-{changed.resource_id}-{now:%Y%m%d%H%M%S%f}",
             tenant_id=changed.tenant_id,
             instance_id=changed.resource_id,
             name=f"{context.host.name[:_MAX_NAME]} update {now:%Y%m%d-%H%M%S}",
-            description=f"OS update for {context.desired_os.name}",
+            description=f"OS update for {next(profile, '') if ended else context.desired_os.name}",
             applied_policy_id=changed.os_update_policy_id,
             start_time=now,
+            end_time=now if ended else None,
             update=recorded,
         )
     match status.status_type:
@@ -266,7 +267,13 @@ def _run(status: UpdateStatus, changed: Instance, context: ReportContext, now: d
 
 def _amendment(instance: Instance, changed: Instance, context: ReportContext) -> UpdateRecord | None:
     failed = instance.update.status is changed.update.status is InventoryStatus.FAILED
-    return changed.update if failed and context.open_run is None and changed.update != instance.update else None
+    told_more = changed.update.detail != instance.update.detail
+    return changed.update if failed and told_more and context.open_run is None else None
+
+
+def amend(last: OSUpdateRun, amendment: UpdateRecord, now: datetime) -> OSUpdateRun:
+    """Return the instance's last run with what became of its update; one that didn't fail stays as it is."""
+    return evolve(last, update=amendment, end_time=now) if last.update.status is InventoryStatus.FAILED else last
 
 
 def mark_lost(instance: Instance, run: OSUpdateRun | None, now: datetime) -> tuple[Instance, OSUpdateRun | None]:
@@ -278,6 +285,11 @@ def mark_lost(instance: Instance, run: OSUpdateRun | None, now: datetime) -> tup
     text = InventoryStatus.LOST.text + (f", last heard of {seen:%Y-%m-%d %H:%M} UTC" if seen is not None else "")
     lost = UpdateRecord(status=InventoryStatus.LOST, text=text, timestamp=now, detail=instance.update.detail)
     return evolve(instance, update=lost, last_seen=None), evolve(run, update=lost) if run is not None else None
+
+
+def lost_notice(lost: Instance, run: OSUpdateRun | None, host: Host) -> Notice:
+    """Return what to log of an instance that `mark_lost` made."""
+    return notice(NoticeKind.UPDATE_LOST, lost.update.text, lost, host, run)
 
 
 def explain(context: ReportContext, outlook: Explanation) -> str:
@@ -297,6 +309,9 @@ def explain(context: ReportContext, outlook: Explanation) -> str:
         return f"being updated {since}" + (f": {detail.message}" if detail is not None and detail.message else "")
     if recorded.status is InventoryStatus.LOST:
         return f"not updated: {recorded.text}; the node doesn't report any more"
+    conflict = recorded.text.partition(BEFORE_CONFLICT)[2]
+    if conflict:
+        return f"{conflict}; {outlook.sentence}"
     wanted = _wanted_os(context)
     if instance.os_type is OSType.IMMUTABLE and wanted is not None and wanted == context.current_os:
         return "not updated: desired OS equals current OS"

@@ -25,6 +25,7 @@ from edge_day2.domain.resources import OSType
 from edge_day2.domain.schedules import SingleSchedule
 from edge_day2.domain.statuses import parse_detail
 from edge_day2.errors import EdgeDay2Error, Unavailable
+from edge_day2.ports.metrics import NO_METRICS, Metrics
 from edge_day2.testing.model_apt_node import ModelAptNode
 from edge_day2.testing.model_nodes import ModelABNode
 
@@ -135,7 +136,9 @@ class AgentBench:
         answer: PlatformUpdateStatusResponse,
         policy: AgentPolicy = AgentPolicy(),  # noqa: B008  # frozen
         journal: Notebook | None = None,
+        metrics: Metrics = NO_METRICS,
     ) -> None:
+        self.metrics = metrics
         self.clock, self.link, self.policy = SetClock(), Orchestrator(answer), policy
         self.journal = journal if journal is not None else Notebook()
         self.node: Any
@@ -154,7 +157,13 @@ class AgentBench:
     def start(self) -> None:
         """Begin the agent's process anew, with what the journal holds."""
         self.agent = PlatformUpdateAgent(
-            host_guid=_GUID, node=self.port, journal=self.journal, link=self.link, clock=self.clock, policy=self.policy
+            host_guid=_GUID,
+            node=self.port,
+            journal=self.journal,
+            link=self.link,
+            clock=self.clock,
+            policy=self.policy,
+            metrics=self.metrics,
         )
         self.agent.resume()
 

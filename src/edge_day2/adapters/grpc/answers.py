@@ -11,6 +11,7 @@ from edge_day2.adapters.grpc.conversion import decode_request, encode_response
 from edge_day2.adapters.grpc.report_workers import MISTAKE, Outcome, Refusal
 from edge_day2.adapters.grpc.tokens import Caller
 from edge_day2.application.maintenance_manager import MaintenanceManager, Report
+from edge_day2.domain.log_fields import log_fields
 from edge_day2.domain.messages import PlatformUpdateStatusResponse
 from edge_day2.errors import InvalidArgument, InvalidMessage, PermissionDenied, RequestError
 
@@ -89,7 +90,7 @@ class Answers:
         except RequestError as error:
             return self._outcome(report, error)
         except Exception:
-            _log.exception("a report of tenant %s can't be answered", report.tenant)
+            _log.exception("a report of tenant %s can't be answered", report.tenant, extra=_ids(report))
             return MISTAKE
         return self._outcome(report, answer)
 
@@ -98,10 +99,16 @@ class Answers:
             try:
                 return encode_response(answer)
             except InvalidMessage:
-                _log.exception("an answer to tenant %s can't be said", report.tenant)
+                _log.exception("an answer to tenant %s can't be said", report.tenant, extra=_ids(report))
                 return MISTAKE
         if isinstance(answer, InvalidArgument):
             return Refusal(code=answer.code, text=str(answer))
         code = _CODES.get(answer.code, answer.code)
-        _log.info("tenant %s, host %s: %s: %s", report.tenant, report.request.host_guid, code, answer)
+        text = "tenant %s, host %s: %s: %s"
+        _log.info(text, report.tenant, report.request.host_guid, code, answer, extra=_ids(report, code=code))
         return Refusal(code=code, text=_TEXTS.get(code, MISTAKE.text))
+
+
+def _ids(report: Report, *, code: str = "") -> dict[str, str]:
+    kind = report.request.update_status.status_type.name
+    return log_fields(tenant_id=report.tenant, host_guid=report.request.host_guid, status_type=kind, code=code)

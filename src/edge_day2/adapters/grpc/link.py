@@ -22,6 +22,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_aft
 from edge_day2.adapters.bearer_token import read_token
 from edge_day2.adapters.grpc.conversion import decode_response, encode_request
 from edge_day2.adapters.grpc.tls import ClientTls, Stamp
+from edge_day2.domain.log_fields import log_fields
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
 from edge_day2.errors import (
     AlreadyExists,
@@ -108,6 +109,7 @@ class GrpcLink:
         self._target = target
         self._tls = tls
         self._token_file = None if token_file is None else Path(token_file)
+        self._host_guid = ""
         self._deadline = retry.deadline_seconds
         self._message_bytes = message_bytes
         self._channel: grpc.Channel | None = None
@@ -117,7 +119,7 @@ class GrpcLink:
             retry=retry_if_exception_type((Unavailable, Conflict)),
             stop=stop_after_attempt(retry.attempts),
             wait=wait_random_exponential(multiplier=retry.first_wait_seconds, max=retry.longest_wait_seconds),
-            before_sleep=_note_retry,
+            before_sleep=self._note_retry,
             reraise=True,
         )
 
@@ -135,6 +137,7 @@ class GrpcLink:
             content = encode_request(request)
         except InvalidMessage as error:
             raise InvalidArgument(str(error)) from error
+        self._host_guid = request.host_guid
         try:
             answer: bytes = self._retrying(self._attempt, content)
         except (Unavailable, Unauthenticated, PermissionDenied):
@@ -145,6 +148,13 @@ class GrpcLink:
             return decode_response(answer)
         except InvalidMessage as error:
             raise Internal(f"the Maintenance Manager's answer breaks the protocol: {error}") from error
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        outcome = state.outcome
+        error = None if outcome is None else outcome.exception()
+        code = error.code if isinstance(error, RequestError) else ""
+        fields = log_fields(event="report_undelivered", host_guid=self._host_guid, code=code)
+        _log.info("report not delivered, attempt %d: %s", state.attempt_number, error, extra=fields)
 
     def close(self) -> None:
         """Close the connection; the next report opens a new one. Safe to call twice."""
@@ -227,9 +237,3 @@ def _translated(error: grpc.RpcError) -> RequestError:
 def _readable(text: str) -> str:
     # It goes into logs, and comes from outside.
     return "".join(one if one.isprintable() else " " for one in text[:_LONGEST_TEXT])
-
-
-def _note_retry(state: RetryCallState) -> None:
-    outcome = state.outcome
-    error = None if outcome is None else outcome.exception()
-    _log.info("report not delivered, attempt %d: %s", state.attempt_number, error)

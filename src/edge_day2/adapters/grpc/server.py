@@ -27,6 +27,7 @@ from edge_day2.adapters.grpc.tls import ServerTls
 from edge_day2.adapters.grpc.tokens import Authenticator, Caller
 from edge_day2.application.maintenance_manager import MaintenanceManager
 from edge_day2.errors import InvalidValue, RequestError
+from edge_day2.ports.metrics import CALLS, CALLS_IN_WORK, NO_METRICS, HarmlessMetrics, Metrics
 
 _log: Final = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class MaintenanceServer:
         reflection: whether clients may ask which services there are (for grpcurl and the like).
         shared_port: whether other processes may listen on the same port, each of which gets some of the connections:
             Python uses one core for each process. All of them need it.
+        metrics: is told of every call.
     """
 
     def __init__(
@@ -93,8 +95,10 @@ class MaintenanceServer:
         limits: ServerLimits = ServerLimits(),  # frozen
         reflection: bool = False,
         shared_port: bool = False,
+        metrics: Metrics = NO_METRICS,
     ) -> None:
         self._answers = Answers(manager)
+        self._metrics = HarmlessMetrics(metrics)
         self._address = address
         self._tls = tls
         self._authenticator = authenticator
@@ -117,7 +121,7 @@ class MaintenanceServer:
         credentials = None if self._tls is None else self._tls.credentials()
         server = grpc.aio.server(options=server_options(self._limits, shared_port=self._shared_port))
         workers = ReportWorkers(self._answers.answer, self._limits.workers)
-        reports = _Reports(workers, self._authenticator, self._limits)
+        reports = _Reports(workers, self._authenticator, self._limits, self._metrics)
         server.add_generic_rpc_handlers((reports,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self._reflection:
@@ -164,12 +168,13 @@ async def serve(
     limits: ServerLimits = ServerLimits(),  # frozen
     reflection: bool = False,
     shared_port: bool = False,
+    metrics: Metrics = NO_METRICS,
     on_ready: Callable[[MaintenanceServer], None] = lambda server: None,
 ) -> None:
     """Answer reports until the process is told to end (SIGTERM or SIGINT), then drain. Call it in the main thread.
 
     Args:
-        manager, address, tls, authenticator, limits, reflection, shared_port: see `MaintenanceServer`.
+        manager, address, tls, authenticator, limits, reflection, shared_port, metrics: see `MaintenanceServer`.
         on_ready: is called when the server listens.
 
     Raises:
@@ -183,6 +188,7 @@ async def serve(
         limits=limits,
         reflection=reflection,
         shared_port=shared_port,
+        metrics=metrics,
     )
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -231,7 +237,10 @@ def server_options(limits: ServerLimits, *, shared_port: bool = False) -> list[t
 class _Reports(grpc.GenericRpcHandler):
     """Chooses, by the headers of a call, how it is handled."""
 
-    def __init__(self, workers: ReportWorkers, authenticator: Authenticator, limits: ServerLimits) -> None:
+    def __init__(
+        self, workers: ReportWorkers, authenticator: Authenticator, limits: ServerLimits, metrics: HarmlessMetrics
+    ) -> None:
+        self._metrics = metrics
         self._workers = workers
         self._authenticator = authenticator
         self._limits = limits
@@ -270,34 +279,44 @@ class _Reports(grpc.GenericRpcHandler):
         try:
             caller = await self._authenticator.authenticate(_token(context.invocation_metadata()))
         except RequestError as error:
-            return await _abort(context, Refusal(code=error.code, text=str(error)))
+            return await self._refuse(context, Refusal(code=error.code, text=str(error)))
         except Exception:
             # gRPC would tell the caller what it is.
             _log.exception("a caller can't be authenticated")
-            return await _abort(context, MISTAKE)
+            return await self._refuse(context, MISTAKE)
         content: Any = None
         with contextlib.suppress(TimeoutError):
             content = await asyncio.wait_for(context.read(), self._limits.seconds_per_report)
         if not isinstance(content, bytes):
-            return await _abort(context, Refusal(code="DEADLINE_EXCEEDED", text="no report was sent"))
+            return await self._refuse(context, Refusal(code="DEADLINE_EXCEEDED", text="no report was sent"))
         return await self._answer(caller, content, context)
 
     async def _refuse_overload(self, messages: object, context: _Context) -> bytes:
-        return await _abort(context, _OVERLOADED)
+        return await self._refuse(context, _OVERLOADED)
 
     async def _answer(self, caller: Caller, content: bytes, context: _Context) -> bytes:
         if self._is_full():
-            return await _abort(context, _OVERLOADED)
+            return await self._refuse(context, _OVERLOADED)
         self._under_way += 1
         self._none_under_way.clear()
         context.add_done_callback(self._ended)  # type: ignore[arg-type]  # the stubs name a class of their own
         future = self._workers.submit(caller, content)
+        self._metrics.record(CALLS_IN_WORK, self._workers.in_work, {})
         timer = asyncio.get_running_loop().call_later(self._limits.seconds_per_report, _give_up, future)
         try:
             outcome = await future
         finally:
             timer.cancel()
-        return outcome if isinstance(outcome, bytes) else await _abort(context, outcome)
+            self._metrics.record(CALLS_IN_WORK, self._workers.in_work, {})
+        if not isinstance(outcome, bytes):
+            return await self._refuse(context, outcome)
+        self._metrics.count(CALLS, {"code": grpc.StatusCode.OK.name})
+        return outcome
+
+    async def _refuse(self, context: _Context, refusal: Refusal) -> bytes:
+        self._metrics.count(CALLS, {"code": refusal.code})
+        await context.abort(grpc.StatusCode[refusal.code], refusal.text)
+        raise AssertionError
 
     def _ended(self, context: object) -> None:
         self._under_way -= 1
@@ -317,11 +336,6 @@ def _give_up(future: asyncio.Future[Outcome]) -> None:
 def _streaming(handler: Callable[[Any, _Context], Awaitable[bytes]]) -> grpc.RpcMethodHandler[bytes, bytes]:
     # The same on the wire as a unary call; but the handler begins before there is a message.
     return grpc.stream_unary_rpc_method_handler(handler)
-
-
-async def _abort(context: _Context, refusal: Refusal) -> bytes:
-    await context.abort(grpc.StatusCode[refusal.code], refusal.text)
-    raise AssertionError
 
 
 def _token(metadata: Any) -> str | None:

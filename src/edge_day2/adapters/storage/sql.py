@@ -7,9 +7,8 @@ Here is how a transaction begins and ends. What happens in one is in `sql_transa
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Self
 
@@ -23,6 +22,7 @@ from edge_day2.adapters.storage.migrations import migrate
 from edge_day2.adapters.storage.server_turns import ServerTurns
 from edge_day2.adapters.storage.sql_transactions import SqlUnitOfWork, SqlWritingUnitOfWork
 from edge_day2.adapters.storage.turns import FileTurns
+from edge_day2.adapters.storage.writers import Writers
 from edge_day2.errors import StorageError
 from edge_day2.ports.clock import Clock
 
@@ -41,10 +41,10 @@ class SqlInventory:
         self._timeout = lock_timeout_seconds
         self._clock = clock
         self._engine: Engine | None = databases.open_engine(url, lock_timeout_seconds)
-        self._writer = threading.Lock()
         self._process = os.getpid()
         self._inherited: list[Pool] = []
         self._turns = _turns(self._engine)
+        self._writers = self._new_writers()
         try:
             with translated():
                 migrate(self._engine)
@@ -60,7 +60,7 @@ class SqlInventory:
             # tell the server, or SQLite's files, that the parent is done.
             self._inherited.append(self._engine.pool)
             self._engine.dispose(close=False)
-            self._writer, self._process = threading.Lock(), os.getpid()
+            self._writers, self._process = self._new_writers(), os.getpid()
         return self._engine
 
     @contextmanager
@@ -80,10 +80,11 @@ class SqlInventory:
     def writing(self) -> Iterator[SqlUnitOfWork]:
         """See `Inventory.writing`."""
         engine = self._open()
-        with self._alone(engine):
+        with self._writers.alone() if self._writers else nullcontext(_nothing) as has_begun:
             with translated():
                 connection = databases.writing(engine)
             with _transaction(connection):
+                has_begun()
                 unit = SqlWritingUnitOfWork(connection, self._clock)
                 try:
                     yield unit
@@ -93,19 +94,8 @@ class SqlInventory:
                     raise unit.failed
                 unit.store_events()
 
-    @contextmanager
-    def _alone(self, engine: Engine) -> Iterator[None]:
-        """Wait for this process's other writers. SQLite would wait for them too, but by polling."""
-        if engine.dialect.name != "sqlite":
-            yield
-            return
-        writer = self._writer
-        if not writer.acquire(timeout=self._timeout):
-            raise StorageError(f"another transaction has been writing for {self._timeout:g} s; repeat")
-        try:
-            yield
-        finally:
-            writer.release()
+    def _new_writers(self) -> Writers | None:
+        return Writers(self._turns, self._timeout) if isinstance(self._turns, FileTurns) else None
 
     def turn(self, name: str) -> AbstractContextManager[bool]:
         """See `Inventory.turn`."""
@@ -133,6 +123,10 @@ def _turns(engine: Engine) -> FileTurns | ServerTurns:
         return ServerTurns(engine)
     assert engine.url.database is not None
     return FileTurns(engine.url.database)
+
+
+def _nothing() -> None:
+    pass
 
 
 @contextmanager

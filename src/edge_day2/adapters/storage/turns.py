@@ -15,6 +15,7 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -105,9 +106,12 @@ class FileTurns:
         """Do nothing: only turns keep the file open."""
 
     def _open(self) -> int:
-        # Whoever may write to the database may take a turn.
-        mode = self._database.stat().st_mode & 0o666
-        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, self._mode)
+
+    @cached_property
+    def _mode(self) -> int:
+        """The database's: whoever may write to it may take a turn."""
+        return self._database.stat().st_mode & 0o666
 
 
 def _lock(descriptor: int, name: str) -> bool:
