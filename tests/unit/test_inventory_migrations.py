@@ -8,6 +8,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
@@ -15,7 +16,7 @@ from sqlalchemy import create_engine
 from edge_day2.adapters.storage import migrations, open_inventory
 from edge_day2.adapters.storage.schema import METADATA
 from edge_day2.errors import NewerFormat, StorageError
-from edge_day2.testing.inventory_contents import plain_fleet, store
+from edge_day2.testing.inventory_contents import load, plain_fleet, store
 from edge_day2.testing.inventory_transaction_contract import in_threads
 
 
@@ -88,19 +89,44 @@ def test_a_migration_that_fails_leaves_no_trace(path: Path) -> None:
     open_inventory(f"sqlite:///{path}").close()
 
 
-def test_a_database_of_the_first_schema_is_brought_up_to_date_with_everything_in_it(path: Path) -> None:
+def make_older(path: Path, revision: str, current: Path) -> None:
+    """Make a database of an older schema that holds what `current` does, as far as its columns go."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["version_table"] = migrations.VERSION_TABLE
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("ATTACH DATABASE ? AS current", (str(current),))
+        connection.exec_driver_sql("BEGIN")
+        for table in METADATA.sorted_tables:
+            known = connection.exec_driver_sql("SELECT name FROM pragma_table_info(?, 'main')", (table.name,))
+            columns = ", ".join(row[0] for row in known)
+            if columns:
+                copy = f"INSERT INTO main.{table.name} ({columns}) SELECT {columns} FROM current.{table.name}"
+                connection.exec_driver_sql(copy)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("revision", sorted(migrations.KNOWN_REVISIONS - {None, migrations.CURRENT_REVISION}, key=str))
+def test_a_database_of_an_older_schema_is_brought_up_to_date_with_everything_in_it(
+    tmp_path: Path, path: Path, revision: str
+) -> None:
     fleet = plain_fleet()
-    with open_inventory(f"sqlite:///{path}") as inventory:
+    with open_inventory(f"sqlite:///{tmp_path}/current.db") as inventory:
         store(inventory, *fleet.resources)
-    run_sql(path, "ALTER TABLE os_resource DROP COLUMN installed_packages")
-    run_sql(path, "DROP TABLE reconciled_revision")
-    run_sql(path, "DROP INDEX instance_links")
-    run_sql(path, "DROP TABLE inventory_event")
-    run_sql(path, "DROP TABLE inventory_event_forgotten")
-    run_sql(path, "CREATE INDEX instance_current_os ON instance (tenant_id, current_os_id)")
-    run_sql(path, f"UPDATE {migrations.VERSION_TABLE} SET version_num = 'v0001'")
-    with open_inventory(f"sqlite:///{path}") as inventory, inventory.reading() as unit:
-        assert list(unit.all(type(fleet.old_os), fleet.old_os.tenant_id)) == [fleet.new_os, fleet.old_os]
+    make_older(path, revision, tmp_path / "current.db")
+    assert run_sql(path, f"SELECT * FROM {migrations.VERSION_TABLE}") == [(revision,)]
+    with open_inventory(f"sqlite:///{path}") as inventory:
+        for resource in fleet.resources:
+            assert load(inventory, resource) == resource
+    schema = f"SELECT name, sql FROM sqlite_master WHERE tbl_name <> '{migrations.VERSION_TABLE}' ORDER BY name"
+    migrated, made = (
+        {name: parts_of(str(sql)) for name, sql in run_sql(file, schema)} for file in (path, tmp_path / "current.db")
+    )
+    assert migrated == made
 
 
 def test_threads_may_open_new_files_at_once(tmp_path: Path) -> None:

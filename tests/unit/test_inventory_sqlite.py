@@ -19,6 +19,7 @@ from sqlalchemy import Engine, event
 
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.adapters.storage.schema import METADATA
+from edge_day2.domain.inventory_filters import InstanceFilter
 from edge_day2.domain.resources import Host, Instance, Region
 from edge_day2.domain.statuses import InventoryStatus, UpdateRecord
 from edge_day2.errors import StorageError
@@ -220,6 +221,24 @@ def test_the_database_itself_keeps_the_rules(path: Path, inventory: Inventory) -
         with pytest.raises(sqlite3.IntegrityError):
             other.execute(statement)
     other.close()
+
+
+def test_regions_that_another_program_put_into_each_other_are_passed_once(path: Path, inventory: Inventory) -> None:
+    fleet = plain_fleet()
+    store(inventory, *fleet.resources)
+    other = sqlite3.connect(path)
+    other.execute("UPDATE region SET parent_id = 'region-town' WHERE resource_id = 'region-country'")
+    other.commit()
+    other.close()
+    with inventory.reading() as unit:
+        context = unit.report_context(TENANT, GUID)
+        assert context.schedules == (fleet.for_region, fleet.for_host, fleet.for_site)
+        assert unit.report_contexts(TENANT, [GUID]) == {GUID: context}
+        inside = unit.page(InstanceFilter(region_id="region-country"), tenant_id=TENANT, at_most=10)
+        assert inside.items == (fleet.instance,)
+    alone = evolve(fleet.country, parent_id=None)
+    with inventory.writing() as unit:
+        unit.replace(evolve(fleet.country, parent_id="region-town"), alone)
 
 
 def test_commits_reach_the_disk(inventory: Inventory) -> None:

@@ -1,23 +1,23 @@
-"""The admin's calls: hosts and where they are, instances, schedules, policies, linking, history, and why."""
+"""The admin's calls: hosts and where they are, instances, schedules, policies, linking. Lists are in
+`inventory_questions`."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from typing import Final, TypeVar
 
 from attrs import evolve
 
-from edge_day2.domain import window_outlook
-from edge_day2.domain.inventory_events import EventPage
-from edge_day2.domain.maintenance import MaintenancePolicy, explain
+from edge_day2.application.inventory_questions import InventoryQuestions
+from edge_day2.domain.maintenance import MaintenancePolicy
 from edge_day2.domain.resources import (
     Host,
     Instance,
     OSResource,
-    OSType,
     OSUpdatePolicy,
-    OSUpdateRun,
+    Provisioning,
     Region,
     Resource,
     ScheduleResource,
@@ -29,10 +29,15 @@ from edge_day2.domain.resources import (
     link_desired_os,
     patch_os_resource,
 )
-from edge_day2.domain.schedule_book import ScheduleBook
 from edge_day2.domain.schedules import Schedule, ScheduleKind
+from edge_day2.errors import InvalidValue
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.inventory import Inventory, R
+
+# Seconds of work at most, so that others who write wait no longer.
+_RUNS_AT_ONCE: Final = 1000
+
+N = TypeVar("N", Region, Site, Host, ScheduleResource, OSUpdatePolicy)
 
 
 def random_id() -> str:
@@ -40,7 +45,7 @@ def random_id() -> str:
     return secrets.token_hex(8)
 
 
-class InventoryService:
+class InventoryService(InventoryQuestions):
     """What an administrator does to an Inventory. Each call is one transaction; all of it is stored, or none.
 
     Args:
@@ -62,10 +67,8 @@ class InventoryService:
         new_id: Callable[[], str] = random_id,
         policy: MaintenancePolicy = MaintenancePolicy(),  # noqa: B008  # frozen
     ) -> None:
-        self._inventory = inventory
-        self._clock = clock
+        super().__init__(inventory, clock=clock, policy=policy)
         self._new_id = new_id
-        self._policy = policy
 
     def add_region(self, tenant: str, name: str, *, parent_id: str | None = None) -> Region:
         """Add a region, inside the region `parent_id` or at the top."""
@@ -81,6 +84,30 @@ class InventoryService:
         """Add a host, known by the UUID of its machine."""
         host = Host(resource_id=f"host-{self._new_id()}", tenant_id=tenant, guid=guid, name=name, site_id=site_id)
         return self._add(host)
+
+    def rename(self, kind: type[N], tenant: str, resource_id: str, name: str) -> N:
+        """Give a region, site, host, schedule or policy another name."""
+        return self._change(kind, tenant, resource_id, lambda old: evolve(old, name=name))
+
+    def move_region(self, tenant: str, region_id: str, parent_id: str | None) -> Region:
+        """Put a region, with everything inside, into another one, or at the top (None).
+
+        Raises:
+            InvalidResource: the other one lies in it, or comes to lie in it at the same time.
+        """
+        return self._change(Region, tenant, region_id, lambda region: evolve(region, parent_id=parent_id))
+
+    def move_site(self, tenant: str, site_id: str, region_id: str | None) -> Site:
+        """Put a site, with its hosts, into another region, or into none."""
+        return self._change(Site, tenant, site_id, lambda site: evolve(site, region_id=region_id))
+
+    def move_host(self, tenant: str, host_id: str, site_id: str | None) -> Host:
+        """Put a host at another site, or at none. The schedules of where it is then apply from its next report on."""
+        return self._change(Host, tenant, host_id, lambda host: evolve(host, site_id=site_id))
+
+    def trust_host(self, tenant: str, host_id: str) -> Host:
+        """Believe again what this host reports."""
+        return self._change(Host, tenant, host_id, lambda host: evolve(host, trust=Trust.TRUSTED))
 
     def distrust_host(self, tenant: str, host_id: str) -> Host:
         """Refuse what this host reports from now on."""
@@ -101,6 +128,10 @@ class InventoryService:
             unit.add(instance)
         return instance
 
+    def set_provisioning(self, tenant: str, instance_id: str, provisioning: Provisioning) -> Instance:
+        """Say how far an instance's onboarding has come. What isn't provisioned is told FAILED_PRECONDITION."""
+        return self._change(Instance, tenant, instance_id, lambda old: evolve(old, provisioning=provisioning))
+
     def add_schedule(
         self,
         tenant: str,
@@ -120,6 +151,23 @@ class InventoryService:
             target=target,
         )
         return self._add(resource)
+
+    def change_schedule(
+        self, tenant: str, schedule_id: str, *, schedule: Schedule | None = None, kind: ScheduleKind | None = None
+    ) -> ScheduleResource:
+        """Change when a schedule is, or what it is for. What isn't named stays.
+
+        Nodes hear of it with their next report.
+        """
+
+        def change(old: ScheduleResource) -> ScheduleResource:
+            return evolve(old, schedule=schedule or old.schedule, kind=kind or old.kind)
+
+        return self._change(ScheduleResource, tenant, schedule_id, change)
+
+    def move_schedule(self, tenant: str, schedule_id: str, target: ScheduleTarget | None) -> ScheduleResource:
+        """Attach a schedule to another host, site or region, or to nothing."""
+        return self._change(ScheduleResource, tenant, schedule_id, lambda old: evolve(old, target=target))
 
     def patch_mutable_os(
         self,
@@ -208,57 +256,46 @@ class InventoryService:
         with self._inventory.writing() as unit:
             unit.delete(resource)
 
-    def os_resources(self, tenant: str, os_type: OSType | None = None) -> tuple[OSResource, ...]:
-        """Return the tenant's OS Resources, of one type or of both, in the order of profile and version."""
-        with self._inventory.reading() as unit:
-            found = [os for os in unit.all(OSResource, tenant) if os_type in (None, os.os_type)]
-        return tuple(sorted(found, key=lambda os: (os.profile_name, os.image_version)))
-
-    def instances(self, tenant: str) -> tuple[Instance, ...]:
-        """Return the tenant's instances in the order of their ids."""
-        with self._inventory.reading() as unit:
-            return tuple(unit.all(Instance, tenant))
-
-    def history(self, tenant: str, instance_id: str) -> tuple[OSUpdateRun, ...]:
-        """Return the instance's update runs, newest first."""
-        with self._inventory.reading() as unit:
-            return unit.runs_of_instance(tenant, instance_id)
-
-    def events(self, tenant: str, *, after: str = "", at_most: int = 1000) -> EventPage:
-        """Return what happened after the cursor `after`, and the cursor to go on with.
+    def remove(self, kind: type[R], tenant: str, resource_id: str) -> R:
+        """Delete a resource by its id, and return what it was.
 
         Raises:
-            EventsForgotten: events after the cursor aren't kept any more; read everything anew, then `events_end`.
+            FailedPrecondition: another resource refers to it, an instance's update runs for example.
         """
-        with self._inventory.reading() as unit:
-            return unit.events(tenant, after=after, at_most=at_most)
+        with self._inventory.writing() as unit:
+            resource = unit.get(kind, tenant, resource_id)
+            unit.delete(resource)
+        return resource
 
-    def events_end(self, tenant: str) -> str:
-        """Return the cursor of a reader who reads everything from now on."""
-        with self._inventory.reading() as unit:
-            return unit.events_end(tenant)
+    def remove_with_history(self, tenant: str, instance_id: str) -> Instance:
+        """Delete an instance with all of its update runs, the open one too; its host stays."""
+        with self._inventory.writing() as unit:
+            instance = unit.get(Instance, tenant, instance_id)
+            for run in unit.runs_of_instance(tenant, instance_id):
+                unit.delete(run)
+            unit.delete(instance)
+        return instance
+
+    def forget_runs(self, tenant: str, before: datetime) -> int:
+        """Delete the update runs that began and ended before `before`, an aware instant; return how many it was.
+
+        An open run stays, however old. Takes a transaction for every thousand: stopped in the middle it leaves the
+        rest, and is repeated.
+        """
+        if before.tzinfo is None:
+            raise InvalidValue("before", before, "an aware datetime")
+        forgotten = 0
+        while True:
+            with self._inventory.writing() as unit:
+                taken = unit.forget_runs(tenant, before, at_most=_RUNS_AT_ONCE)
+            forgotten += taken
+            if taken < _RUNS_AT_ONCE:
+                return forgotten
 
     def forget_events(self, tenant: str, before: datetime) -> int:
         """Forget the events up to the first one that was recorded at `before` or later; return how many."""
         with self._inventory.writing() as unit:
             return unit.forget_events(tenant, before)
-
-    def explain(self, tenant: str, guid: str) -> str:
-        """Return in one sentence why the host with this UUID is, or isn't, being updated."""
-        book = ScheduleBook(tenant, kinds=self._policy.kinds)
-        with self._inventory.reading() as unit:
-            context = unit.report_context(tenant, guid)
-            places: list[Site | Region] = []
-            if context.host.site_id is not None:
-                site = unit.get(Site, tenant, context.host.site_id)
-                places.append(site)
-                region_id = site.region_id
-                while region_id is not None:
-                    region = unit.get(Region, tenant, region_id)
-                    places.append(region)
-                    region_id = region.parent_id
-        book.put(*reversed(places), context.host, *context.schedules)
-        return explain(context, window_outlook.explain(book, context.host.resource_id, self._clock.now()))
 
     def _add(self, resource: R) -> R:
         with self._inventory.writing() as unit:

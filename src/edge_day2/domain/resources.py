@@ -15,8 +15,9 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import attrs
 from attrs import field, frozen
@@ -454,6 +455,22 @@ def patch_os_resource(old: OSResource, new: OSResource) -> OSResource:
         if found != stored and attribute.name not in patchable:
             raise InvalidResource(f"OSResource.{attribute.name}", found, f"{stored!r}, which never changes")
     return new
+
+
+def moves_region(new: Resource, old: Resource) -> TypeGuard[Region]:
+    """Return whether `new`, in the place of `old`, is a region that lies in another one than before."""
+    return isinstance(new, Region) and isinstance(old, Region) and new.parent_id not in (None, old.parent_id)
+
+
+def check_region(region: Region, around: Collection[str | None]) -> None:
+    """Refuse a region that would lie in itself. `around` has its parent and, but for a new one, all that it lies in.
+
+    Raises:
+        InvalidResource: it's one of those around it.
+    """
+    if region.resource_id in around:
+        expected = f"a region that isn't {region.resource_id!r} and doesn't lie in it"
+        raise InvalidResource("Region.parent_id", region.parent_id, expected)
 
 
 def check_unused(resource: Resource, users: tuple[str, ...]) -> None:

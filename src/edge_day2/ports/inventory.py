@@ -28,13 +28,14 @@ from edge_day2.domain.resources import (
     OSUpdateRun,
     Resource,
 )
+from edge_day2.ports.inventory_lists import InventoryLists
 
 __all__ = ["Inventory", "R", "ReportContext", "UnitOfWork"]
 
 R = TypeVar("R", bound=Resource)
 
 
-class UnitOfWork(Protocol):
+class UnitOfWork(InventoryLists, Protocol):
     """One transaction. All look-ups are within one tenant: what belongs to another doesn't exist.
 
     Every method may raise StorageError. Those that change something raise FailedPrecondition in a transaction that only
@@ -63,8 +64,8 @@ class UnitOfWork(Protocol):
             AlreadyExists: its id, an OS Resource's identity or a host's GUID exists in the tenant, its host has an
                 instance, or its instance has an open run.
             NotFound: it refers to something that doesn't exist in its tenant.
-            InvalidResource: a text with a NUL character or a lone surrogate, or an id (also a profile name) of more
-                than 300 characters.
+            InvalidResource: a text with a NUL character or a lone surrogate, an id (also a profile name) of more
+                than 300 characters, or a region inside itself.
         """
         ...
 
@@ -87,7 +88,8 @@ class UnitOfWork(Protocol):
             Conflict: what is stored isn't `old` any more.
             NotFound: the resource is gone, or `new` refers to something that doesn't exist in its tenant.
             AlreadyExists: as `add`, for what changed.
-            InvalidResource: as `add`, or kind, tenant or id of `new` aren't those of `old`.
+            InvalidResource: as `add`, or kind, tenant or id of `new` aren't those of `old`. No region comes to lie in
+                itself, neither by this nor by this together with others at the same time: one of them is refused.
         """
         ...
 

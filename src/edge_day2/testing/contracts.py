@@ -28,6 +28,7 @@ from edge_day2.testing.grub_contract import GrubContract
 from edge_day2.testing.inventory_content_contract import InventoryContentContract
 from edge_day2.testing.inventory_contents import TENANT, Fleet, load, plain_fleet, store
 from edge_day2.testing.inventory_events_contract import InventoryEventsContract
+from edge_day2.testing.inventory_lists_contract import InventoryListsContract
 from edge_day2.testing.inventory_transaction_contract import InventoryTransactionContract, count_up, in_threads
 from edge_day2.testing.slots_contract import SlotsContract, TimedSlotsContract
 
@@ -43,7 +44,9 @@ __all__ = [
 ]
 
 
-class InventoryContract(InventoryContentContract, InventoryTransactionContract, InventoryEventsContract):
+class InventoryContract(
+    InventoryContentContract, InventoryListsContract, InventoryTransactionContract, InventoryEventsContract
+):
     """What every adapter of the Inventory port keeps. A subclass gives the fixture `inventory`, empty for each test."""
 
     @pytest.fixture

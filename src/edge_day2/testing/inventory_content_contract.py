@@ -282,12 +282,6 @@ class InventoryContentContract:
             unit.replace(fleet.open_run, evolve(fleet.open_run, end_time=datetime(2026, 4, 1, tzinfo=UTC)))
             assert unit.report_context(TENANT, GUID).open_run is None
 
-    def test_regions_that_form_a_circle_are_passed_once(self, inventory: Inventory, fleet: Fleet) -> None:
-        with inventory.writing() as unit:
-            unit.replace(fleet.country, evolve(fleet.country, parent_id="region-town"))
-            context = unit.report_context(TENANT, GUID)
-        assert context.schedules == (fleet.for_region, fleet.for_host, fleet.for_site)
-
     def test_contexts_of_several_hosts_are_what_each_has_alone(self, inventory: Inventory, fleet: Fleet) -> None:
         ubuntu = evolve(fleet.old_os, resource_id="os-ubuntu", os_type=OSType.MUTABLE, profile_name="ubuntu")
         hosts = [
@@ -306,11 +300,6 @@ class InventoryContentContract:
             assert together == {guid: unit.report_context(TENANT, guid) for guid in guids}
             assert unit.report_contexts(TENANT, []) == {}
             assert unit.report_contexts("tenant-c", guids) == {}
-
-    def test_contexts_of_several_hosts_pass_regions_in_a_circle_once(self, inventory: Inventory, fleet: Fleet) -> None:
-        with inventory.writing() as unit:
-            unit.replace(fleet.country, evolve(fleet.country, parent_id="region-town"))
-            assert unit.report_contexts(TENANT, [GUID]) == {GUID: unit.report_context(TENANT, GUID)}
 
     def test_a_report_context_carries_no_lists_of_cves_and_packages(self, inventory: Inventory, fleet: Fleet) -> None:
         with inventory.writing() as unit:
@@ -428,13 +417,6 @@ class InventoryContentContract:
             unit.replace(fleet.instance, evolve(fleet.instance, os_update_policy_id=None))
             unit.delete(fleet.policy)
         assert load(inventory, fleet.past_run).applied_policy_id == "policy-1"
-
-    def test_a_region_around_itself_can_be_deleted(self, inventory: Inventory) -> None:
-        region = Region(resource_id="region-1", tenant_id=TENANT, name="odd", parent_id="region-1")
-        store(inventory, region)
-        with inventory.writing() as unit:
-            unit.delete(region)
-            assert unit.tenants() == ()
 
     def test_what_is_gone_is_not_found(self, inventory: Inventory, fleet: Fleet) -> None:
         with inventory.writing() as unit:

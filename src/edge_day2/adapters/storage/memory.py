@@ -19,6 +19,7 @@ from typing import Final, Self, TypeVar, cast
 from attrs import evolve, frozen
 
 from edge_day2.adapters.storage.event_log import EventLog
+from edge_day2.adapters.storage.memory_lists import MemoryLists, regions_around
 from edge_day2.adapters.storage.persistent import PersistentMap
 from edge_day2.adapters.storage.references import Kind, references, unique_key
 from edge_day2.adapters.storage.storable import check_storable
@@ -37,8 +38,10 @@ from edge_day2.domain.resources import (
     Resource,
     ScheduleResource,
     Site,
+    check_region,
     check_relinkable,
     check_unused,
+    moves_region,
     without_lists,
 )
 from edge_day2.domain.statuses import StatusIndicator
@@ -84,7 +87,7 @@ def _underway(instance: Instance) -> bool:
     return instance.update.status.indicator is StatusIndicator.IN_PROGRESS and instance.last_seen is not None
 
 
-class MemoryUnitOfWork:
+class MemoryUnitOfWork(MemoryLists):
     """One transaction of `MemoryInventory`; see `edge_day2.ports.inventory.UnitOfWork`."""
 
     def __init__(self, content: _Content) -> None:
@@ -217,11 +220,8 @@ class MemoryUnitOfWork:
             return
         yield Site, host.site_id
         region_id = self.get(Site, host.tenant_id, host.site_id).region_id
-        passed: set[str] = set()
-        while region_id is not None and region_id not in passed:
-            yield Region, region_id
-            passed.add(region_id)
-            region_id = self.get(Region, host.tenant_id, region_id).parent_id
+        for around in regions_around(self, host.tenant_id, region_id):
+            yield Region, around
 
     def events(self, tenant_id: str, *, after: str = "", at_most: int) -> EventPage:
         """See `UnitOfWork.events`."""
@@ -255,6 +255,10 @@ class MemoryUnitOfWork:
         """See `UnitOfWork.delete`."""
         raise _reading()
 
+    def forget_runs(self, tenant_id: str, before: datetime, *, at_most: int) -> int:
+        """See `InventoryLists.forget_runs`."""
+        raise _reading()
+
 
 def _reading() -> FailedPrecondition:
     return FailedPrecondition("a reading transaction changes nothing; use writing()")
@@ -280,6 +284,8 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
     def add(self, resource: Resource) -> None:
         check_storable(resource)
         self._check_unique(resource)
+        if isinstance(resource, Region):
+            check_region(resource, (resource.parent_id,))
         self._check_references(resource)
         self._put(None, resource)
 
@@ -315,6 +321,8 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         if unique_key(new) != unique_key(old):
             self._check_unique(new, replacing=True)
         self._check_references(new)
+        if moves_region(new, old):
+            check_region(new, regions_around(self, tenant_id, new.parent_id))
         self._put(old, new)
 
     def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:
@@ -347,6 +355,17 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         )
         check_unused(resource, tuple(others))
         self._put(stored, None)
+
+    def forget_runs(self, tenant_id: str, before: datetime, *, at_most: int) -> int:
+        over = (
+            run
+            for run in self.all(OSUpdateRun, tenant_id)
+            if run.start_time < before and run.end_time is not None and run.end_time < before
+        )
+        chosen = list(islice(over, at_most))
+        for run in chosen:
+            self._put(run, None)
+        return len(chosen)
 
     def _check_unique(self, resource: Resource, *, replacing: bool = False) -> None:
         kind, tenant_id, key = type(resource), resource.tenant_id, unique_key(resource)

@@ -58,6 +58,15 @@ def _refers(column: str, table: str) -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["tenant_id", column], remote, name=f"{column}_fkey")
 
 
+def _listed(name: str, column: str) -> Index:
+    """Return an index from which the rows with one value of a column come as they are listed, by their ids.
+
+    OS Resources and the parents of regions have none: with one, SQLite would read all of them for a report, and a page
+    that looks at all OS Resources, or sorts the regions inside one, looks at few.
+    """
+    return Index(name, "tenant_id", column, "resource_id")
+
+
 OS_RESOURCE: Final = Table(
     "os_resource",
     METADATA,
@@ -97,6 +106,7 @@ REGION: Final = Table(
     _maybe_text("parent_id"),
     _refers("parent_id", "region"),
     Index("region_parent", "tenant_id", "parent_id"),
+    _listed("region_name", "name"),
 )
 
 SITE: Final = Table(
@@ -106,7 +116,8 @@ SITE: Final = Table(
     _text("name"),
     _maybe_text("region_id"),
     _refers("region_id", "region"),
-    Index("site_region", "tenant_id", "region_id"),
+    _listed("site_region", "region_id"),
+    _listed("site_name", "name"),
 )
 
 HOST: Final = Table(
@@ -118,7 +129,9 @@ HOST: Final = Table(
     _maybe_text("site_id"),
     _text("trust"),
     _refers("site_id", "site"),
-    Index("host_site", "tenant_id", "site_id"),
+    _listed("host_site", "site_id"),
+    _listed("host_name", "name"),
+    _listed("host_trust", "trust"),
 )
 # A GUID is kept as it was given and found in any case of its letters.
 Index("host_guid", HOST.c.tenant_id, func.lower(HOST.c.guid), unique=True)
@@ -135,7 +148,8 @@ OS_UPDATE_POLICY: Final = Table(
     _text("update_packages"),
     _text("kernel_command_line"),
     _refers("target_os_id", "os_resource"),
-    Index("os_update_policy_target_os", "tenant_id", "target_os_id"),
+    _listed("os_update_policy_target_os", "target_os_id"),
+    _listed("os_update_policy_kind", "kind"),
 )
 
 INSTANCE: Final = Table(
@@ -162,9 +176,14 @@ INSTANCE: Final = Table(
     CheckConstraint("os_type <> 'MUTABLE' OR current_os_id = desired_os_id", name="mutable_link"),
     Index("instance_host", "tenant_id", "host_id", unique=True),
     Index("instance_links", "tenant_id", "current_os_id", "desired_os_id", "os_type"),
-    Index("instance_desired_os", "tenant_id", "desired_os_id"),
-    Index("instance_policy", "tenant_id", "os_update_policy_id"),
+    _listed("instance_desired_os", "desired_os_id"),
+    _listed("instance_policy", "os_update_policy_id"),
+    _listed("instance_current_os", "current_os_id"),
+    _listed("instance_type", "os_type"),
+    _listed("instance_status", "update_status"),
 )
+_DUE: Final = INSTANCE.c.current_os_id != INSTANCE.c.desired_os_id
+Index("instance_due", INSTANCE.c.tenant_id, INSTANCE.c.resource_id, sqlite_where=_DUE, postgresql_where=_DUE)
 _UNHEARD: Final = INSTANCE.c.last_seen.is_not(None)
 Index(
     "instance_last_seen",
@@ -198,9 +217,10 @@ SCHEDULE: Final = Table(
     _refers("target_site_id", "site"),
     _refers("target_region_id", "region"),
     CheckConstraint("(start_time IS NULL) <> (duration_seconds IS NULL)", name="single_or_repeated"),
-    Index("schedule_target_host", "tenant_id", "target_host_id"),
-    Index("schedule_target_site", "tenant_id", "target_site_id"),
-    Index("schedule_target_region", "tenant_id", "target_region_id"),
+    _listed("schedule_target_host", "target_host_id"),
+    _listed("schedule_target_site", "target_site_id"),
+    _listed("schedule_target_region", "target_region_id"),
+    _listed("schedule_kind", "kind"),
 )
 
 OS_UPDATE_RUN: Final = Table(
@@ -218,7 +238,10 @@ OS_UPDATE_RUN: Final = Table(
     _maybe_number("update_timestamp"),
     _text("update_detail"),
     _refers("instance_id", "instance"),
-    Index("os_update_run_instance", "tenant_id", "instance_id", "start_time"),
+    # Runs are listed newest first.
+    Index("os_update_run_instance", "tenant_id", "instance_id", "start_time", "resource_id"),
+    Index("os_update_run_status", "tenant_id", "update_status", "start_time", "resource_id"),
+    Index("os_update_run_start", "tenant_id", "start_time", "resource_id"),
 )
 _OPEN: Final = OS_UPDATE_RUN.c.end_time.is_(None)
 Index(
@@ -226,6 +249,14 @@ Index(
     OS_UPDATE_RUN.c.tenant_id,
     OS_UPDATE_RUN.c.instance_id,
     unique=True,
+    sqlite_where=_OPEN,
+    postgresql_where=_OPEN,
+)
+Index(
+    "os_update_run_open_start",
+    OS_UPDATE_RUN.c.tenant_id,
+    OS_UPDATE_RUN.c.start_time,
+    OS_UPDATE_RUN.c.resource_id,
     sqlite_where=_OPEN,
     postgresql_where=_OPEN,
 )

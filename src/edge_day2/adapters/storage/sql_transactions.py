@@ -15,13 +15,14 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Executable, insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from edge_day2.adapters.storage import event_statements, statements
+from edge_day2.adapters.storage import event_statements, list_statements, statements
 from edge_day2.adapters.storage.event_places import LAST_POSITION, START, Place, check_kept, to_cursor, to_place
 from edge_day2.adapters.storage.failures import translate
 from edge_day2.adapters.storage.references import KINDS, Kind, references, unique_key
 from edge_day2.adapters.storage.report_context import REPORT_CONTEXT, to_report_context
 from edge_day2.adapters.storage.report_contexts import read_report_contexts
 from edge_day2.adapters.storage.rows import Plain, shape_of, to_microseconds
+from edge_day2.adapters.storage.sql_lists import SqlLists
 from edge_day2.adapters.storage.storable import check_storable, is_text
 from edge_day2.domain.inventory_events import EventPage, InventoryEvent, events_of, linked_event
 from edge_day2.domain.maintenance import ReportContext
@@ -32,9 +33,12 @@ from edge_day2.domain.resources import (
     OSResource,
     OSType,
     OSUpdateRun,
+    Region,
     Resource,
+    check_region,
     check_relinkable,
     check_unused,
+    moves_region,
 )
 from edge_day2.errors import (
     AlreadyExists,
@@ -54,7 +58,7 @@ _LOWEST_NUMBER: Final = -(2**63)
 _BULK_ROWS: Final = 5000
 
 
-class SqlUnitOfWork:
+class SqlUnitOfWork(SqlLists):
     """One transaction that only reads; see `edge_day2.ports.inventory.UnitOfWork`."""
 
     def __init__(self, connection: Connection) -> None:
@@ -245,6 +249,10 @@ class SqlUnitOfWork:
         """See `UnitOfWork.delete`."""
         raise _reading()
 
+    def forget_runs(self, tenant_id: str, before: datetime, *, at_most: int) -> int:
+        """See `InventoryLists.forget_runs`."""
+        raise _reading()
+
 
 def _no_os(tenant_id: str, resource_id: str) -> NotFound:
     return NotFound(f"tenant {tenant_id!r} has no OSResource {resource_id!r}")
@@ -315,6 +323,8 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
 
     def add(self, resource: Resource) -> None:
         check_storable(resource)
+        if isinstance(resource, Region):
+            check_region(resource, (resource.parent_id,))
         shape = shape_of(type(resource))
         if self._change(insert(shape.table), shape.to_columns(resource), constrained=True) is None:
             self._raise_broken_rule(resource, is_new=True)
@@ -329,6 +339,8 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             found = [resource for resource in resources if type(resource) is kind]
             for resource in found:
                 check_storable(resource)
+                if isinstance(resource, Region):
+                    check_region(resource, (resource.parent_id,))
             if found:
                 shape = shape_of(kind)
                 self._connection.execute(insert(shape.table), [shape.to_columns(resource) for resource in found])
@@ -360,6 +372,8 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
     def replace(self, old: R, new: R) -> None:
         kind, tenant_id, resource_id = type(old), old.tenant_id, old.resource_id
         _check_replacement(old, new)
+        if moves_region(new, old):
+            check_region(new, self._regions_around(tenant_id, new.parent_id))
         if self._replace_row(old, new):
             self._note(old, new)
             return
@@ -369,6 +383,15 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             self._note(old, new)
             return
         raise self._fail(Conflict(f"{kind.__name__} {resource_id!r} was changed in the meantime; repeat"))
+
+    def _regions_around(self, tenant_id: str, region_id: str | None) -> dict[str, None]:
+        """Return a region and those around it, from the inside out, and keep others from moving them."""
+        found: dict[str, None] = {}
+        while region_id is not None and region_id not in found and is_text(region_id):
+            found[region_id] = None
+            rows = self._rows(statements.REGION_AROUND, {"tenant_id": tenant_id, "resource_id": region_id})
+            region_id = rows[0][0] if rows else None
+        return found
 
     def _replace_row(self, old: R, new: R) -> bool:
         """Write `new` where the row is that of `old`, and return whether it was."""
@@ -390,7 +413,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
         for old, new in changes:
             _check_replacement(old, new)
             changed, parameters = _changes(old, new)
-            if not changed:
+            if not changed or moves_region(new, old):
                 return False
             alike.setdefault((type(old), changed), []).append(parameters)
         for (kind, changed), rows in alike.items():
@@ -460,6 +483,12 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
         if rows is None:
             self._raise_used(resource)
         self._note(resource, None)
+
+    def forget_runs(self, tenant_id: str, before: datetime, *, at_most: int) -> int:
+        if not is_text(tenant_id):
+            return 0
+        over: dict[str, Plain] = {"tenant_id": tenant_id, "before": to_microseconds(before), "at_most": at_most}
+        return self._change(list_statements.FORGET_RUNS, over, constrained=False) or 0
 
     def _raise_used(self, resource: Resource) -> None:
         kind, users = type(resource), statements.of(type(resource)).users

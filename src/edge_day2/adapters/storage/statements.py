@@ -24,7 +24,7 @@ from edge_day2.adapters.storage.references import KINDS, Kind
 from edge_day2.adapters.storage.report_context import Among
 from edge_day2.adapters.storage.report_contexts import listed
 from edge_day2.adapters.storage.rows import shape_of
-from edge_day2.adapters.storage.schema import HOST, INSTANCE, OS_RESOURCE, OS_UPDATE_RUN
+from edge_day2.adapters.storage.schema import HOST, INSTANCE, OS_RESOURCE, OS_UPDATE_RUN, REGION
 from edge_day2.domain.resources import LISTS, Host, Instance, OSResource, OSUpdateRun
 from edge_day2.domain.statuses import InventoryStatus, StatusIndicator
 
@@ -156,6 +156,13 @@ UNHEARD: Final = (
     )
     .order_by(INSTANCE.c.last_seen, INSTANCE.c.resource_id)
     .limit(PAGE_ROWS)
+)
+
+# Shared with others that look, and with none that moves it: two that move each other's would each see the old tree.
+REGION_AROUND: Final = (
+    select(REGION.c.parent_id)
+    .where(_of_tenant(REGION), REGION.c.resource_id == bindparam("resource_id"))
+    .with_for_update(read=True)
 )
 
 # Every other kind refers to one of these, so a tenant that holds anything holds one of them.

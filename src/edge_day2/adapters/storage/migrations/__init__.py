@@ -22,8 +22,8 @@ _VERSIONS: Final = Table(VERSION_TABLE, MetaData(), Column("version_num", Text()
 # Alembic keeps the migration that runs in a global variable.
 _ONE_AT_A_TIME: Final = threading.Lock()
 
-CURRENT_REVISION: Final = "v0004"
-KNOWN_REVISIONS: Final = frozenset({None, "v0001", "v0002", "v0003", CURRENT_REVISION})
+CURRENT_REVISION: Final = "v0006"
+KNOWN_REVISIONS: Final = frozenset({None, "v0001", "v0002", "v0003", "v0004", CURRENT_REVISION})
 
 
 def migrate(engine: Engine) -> None:
