@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -131,6 +132,8 @@ def main() -> None:
     parser.add_argument("--days", type=number(1, 3650), default=6)
     parser.add_argument("--seed", type=number(0, 999_999_999), default=7)
     parser.add_argument("--picture", type=Path, default=Path("build/day2_fleet.html"), help="where the picture goes")
+    # The faults of the week are meant; the table and the picture tell of them.
+    logging.getLogger("edge_day2").addHandler(logging.NullHandler())
     try:
         run(parser.parse_args(), Console())
     except (EdgeDay2Error, OSError) as error:

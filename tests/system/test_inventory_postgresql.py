@@ -20,6 +20,7 @@ from edge_day2.testing.inventory_contents import START, TENANT, Fleet, plain_fle
 from edge_day2.testing.inventory_events_contract import end, os_resource, told
 from edge_day2.testing.inventory_lists_contract import InventoryListsContract
 from edge_day2.testing.inventory_process_contract import InventoryProcessContract
+from edge_day2.testing.inventory_rollout_contract import InventoryRolloutContract
 from inventory_lists import BY_INDEX, first_and_next, statements
 
 
@@ -98,6 +99,13 @@ def test_a_filter_finds_its_rows_by_an_index(postgresql_url: str) -> None:
                 assert "Seq Scan" not in plan, plan
                 if "count(" not in statement:
                     assert f" {index} " in plan, (wanted, plan)
+
+
+class TestPostgresqlRollouts(InventoryRolloutContract):
+    @pytest.fixture
+    def inventory(self, postgresql_url: str) -> Iterator[Inventory]:
+        with open_inventory(postgresql_url) as inventory:
+            yield inventory
 
 
 class TestPostgresqlInventoryInProcesses(InventoryProcessContract):

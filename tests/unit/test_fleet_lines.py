@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 from edge_day2.adapters.fleet_lines import export_fleet, import_fleet
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.domain.resources import Region, Resource
+from edge_day2.domain.rollout import RolloutPolicy
 from edge_day2.errors import AlreadyExists, InvalidResource, NotFound
 from edge_day2.ports.inventory import Inventory
-from edge_day2.testing.inventory_contents import TENANT, contents, plain_fleet, store
+from edge_day2.testing.inventory_contents import TENANT, contents, load, plain_fleet, store
+from edge_day2.testing.inventory_rollout_contract import plain_rollout, rollouts
 
 REGION = '{"resource":"Region","resource_id":"region-1","tenant_id":"t","name":"North"}'
 
@@ -43,6 +46,25 @@ def test_a_fleet_moves_unchanged(data: st.DataObject) -> None:
         assert everything(new, TENANT) == everything(old, TENANT)
         assert counts.total() == len(lines) == len(fleet.resources)
         assert all("\n" not in line and json.loads(line)["tenant_id"] == TENANT for line in lines)
+
+
+@given(data=st.data())
+def test_rollouts_move_with_it(data: st.DataObject) -> None:
+    fleet = plain_fleet()
+    rollout = data.draw(rollouts(fleet))
+    with open_inventory("memory://") as old, open_inventory("memory://") as new:
+        store(old, *fleet.resources, rollout)
+        assert import_fleet(new, export_fleet(old, TENANT))["Rollout"] == 1
+        assert load(new, rollout) == rollout
+
+
+@pytest.mark.parametrize("soak", ['"1"', "true", "null", "1e400", "-1"])
+def test_a_duration_is_a_number_of_seconds(inventory: Inventory, soak: str) -> None:
+    fleet = plain_fleet()
+    store(inventory, *fleet.resources, plain_rollout(fleet, policy=RolloutPolicy(soak=timedelta(hours=5))))
+    lines = [line.replace('"soak":18000.0', f'"soak":{soak}') for line in export_fleet(inventory, TENANT)]
+    with pytest.raises(InvalidResource, match="line"):
+        import_fleet(inventory, lines, tenant_id="tenant-new")
 
 
 def test_a_fleet_may_move_to_another_tenant(inventory: Inventory) -> None:

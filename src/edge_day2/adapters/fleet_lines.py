@@ -2,8 +2,9 @@
 
     {"resource":"Host","resource_id":"host-1","tenant_id":"…","name":"node","guid":"…","site_id":"site-1"}
 
-Fields have the names of the attributes, enums go by name, instants are ISO 8601 texts with an offset; a field at its
-default may be left out. What a resource refers to comes on a line before it, as `export_fleet` writes them.
+Fields have the names of the attributes, enums go by name, instants are ISO 8601 texts with an offset, durations are
+seconds; a field at its default may be left out. What a resource refers to comes on a line before it, as `export_fleet`
+writes them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import enum
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import timedelta
 from itertools import islice
 from typing import Final, TypeVar
 
@@ -34,6 +36,7 @@ from edge_day2.domain.resources import (
     Trust,
     UpdatePolicyKind,
 )
+from edge_day2.domain.rollout import PausedBy, RolloutPolicy, RolloutState
 from edge_day2.domain.schedules import RepeatedSchedule, Schedule, ScheduleKind, SingleSchedule
 from edge_day2.domain.statuses import InventoryStatus, UpdateRecord
 from edge_day2.errors import InvalidResource, shown
@@ -44,8 +47,8 @@ E = TypeVar("E", bound=enum.Enum)
 # In their order: what is referred to comes first.
 _KINDS: Final[Mapping[str, Kind]] = {kind.__name__: kind for kind in KINDS}
 _ENUMS: Final = (
-    InventoryStatus, LinkingMode, OSProvider, OSType, Provisioning, ScheduleKind, SecurityFeature, TargetLevel, Trust,
-    UpdatePolicyKind,
+    InventoryStatus, LinkingMode, OSProvider, OSType, PausedBy, Provisioning, RolloutState, ScheduleKind,
+    SecurityFeature, TargetLevel, Trust, UpdatePolicyKind,
 )  # fmt: skip
 _BATCH: Final = 5_000
 # The largest resource is an OS Resource with its lists of CVEs.
@@ -145,7 +148,15 @@ def _make_converter() -> Converter:
         return converter.structure(value, RepeatedSchedule)
 
     converter.register_structure_hook(Schedule, schedule)
-    for nested in (UpdateRecord, ScheduleTarget, SingleSchedule, RepeatedSchedule, *_KINDS.values()):
+
+    def duration(value: object, _: object) -> timedelta:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError(f"found {value!r}, expected a number of seconds")
+        return timedelta(seconds=value)
+
+    converter.register_structure_hook(timedelta, duration)
+    converter.register_unstructure_hook(timedelta, timedelta.total_seconds)
+    for nested in (UpdateRecord, ScheduleTarget, SingleSchedule, RepeatedSchedule, RolloutPolicy, *_KINDS.values()):
         assert attrs.has(nested)
         shorten = make_dict_unstructure_fn(nested, converter, _cattrs_omit_if_default=True)
         converter.register_unstructure_hook(nested, shorten)

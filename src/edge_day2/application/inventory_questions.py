@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from edge_day2.application.rollout_outlook import rollout_outlook
 from edge_day2.domain import window_outlook
 from edge_day2.domain.inventory_events import EventPage
 from edge_day2.domain.inventory_filters import InstanceFilter, R, ResourceFilter
@@ -126,5 +127,8 @@ class InventoryQuestions:
                     region = unit.get(Region, tenant, region_id)
                     places.append(region)
                     region_id = region.parent_id
+            rollout = rollout_outlook(unit, context, self._clock.now())
+        held_back = rollout.text if rollout is not None and rollout.verdict.holds_back else ""
         book.put(*reversed(places), context.host, *context.schedules)
-        return explain(context, window_outlook.explain(book, context.host.resource_id, self._clock.now()))
+        outlook = window_outlook.explain(book, context.host.resource_id, self._clock.now())
+        return explain(context, outlook, held_back)

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 from attrs import evolve
 
-from edge_day2.application.inventory_questions import InventoryQuestions
+from edge_day2.application.rollout_service import RolloutService
 from edge_day2.domain.maintenance import MaintenancePolicy
 from edge_day2.domain.resources import (
     Host,
@@ -45,8 +45,10 @@ def random_id() -> str:
     return secrets.token_hex(8)
 
 
-class InventoryService(InventoryQuestions):
+class InventoryService(RolloutService):
     """What an administrator does to an Inventory. Each call is one transaction; all of it is stored, or none.
+
+    What only asks is in `InventoryQuestions`, what is about rollouts in `RolloutService`.
 
     Args:
         inventory: where everything is stored.
@@ -67,8 +69,7 @@ class InventoryService(InventoryQuestions):
         new_id: Callable[[], str] = random_id,
         policy: MaintenancePolicy = MaintenancePolicy(),  # noqa: B008  # frozen
     ) -> None:
-        super().__init__(inventory, clock=clock, policy=policy)
-        self._new_id = new_id
+        super().__init__(inventory, clock=clock, policy=policy, new_id=new_id)
 
     def add_region(self, tenant: str, name: str, *, parent_id: str | None = None) -> Region:
         """Add a region, inside the region `parent_id` or at the top."""

@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Final
 
 from attrs import define, evolve, field
@@ -26,6 +25,7 @@ from attrs import define, evolve, field
 from edge_day2.application.list_reader import ListReader
 from edge_day2.application.reconcile_account import ReconcileAccount
 from edge_day2.application.reconcile_report import Discovery, ReconcileReport
+from edge_day2.application.rollout_linking import WALL_CLOCK, RolloutManager
 from edge_day2.application.tenant_rounds import TenantRound, each_tenant
 from edge_day2.domain.linking import (
     CreateOSResource,
@@ -71,8 +71,8 @@ class OSResourceManager:
 
     `revision` is a revision's name or a selector `~X.Y.Z`. `enabled_profiles` are the names of the profiles to use;
     None means all that are published. `files` is where package manifests and lists of CVEs are; None: they aren't read.
-    `clock` says when a revision was reconciled; None: this machine's. `metrics` is told of every run; it names the
-    tenants `named_tenants`.
+    `clock` says when a revision was reconciled, and in mode AUTOMATIC rollouts go by it. `metrics` is told of every
+    run; it names the tenants `named_tenants`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class OSResourceManager:
         enabled_profiles: Collection[str] | None = None,
         files: ReleaseFiles | None = None,
         batch_size: int = _BATCH,
-        clock: Clock | None = None,
+        clock: Clock = WALL_CLOCK,
         metrics: Metrics = NO_METRICS,
         named_tenants: Collection[str] = (),
     ) -> None:
@@ -104,6 +104,7 @@ class OSResourceManager:
         self._batch_size = batch_size
         self._clock = clock
         self._account = ReconcileAccount(HarmlessMetrics(metrics, named_tenants=named_tenants), mode)
+        self._rollouts = RolloutManager(inventory, clock=clock, batch_size=batch_size)
 
     def discover(self, after: Discovery | None = None) -> Discovery:
         """Fetch and read the manifests, and the files that they name. One discovery serves any number of tenants.
@@ -181,7 +182,7 @@ class OSResourceManager:
             newest=discovery.newest,
             digest=discovery.digest,
             mode=self._mode,
-            reconciled_at=datetime.now(UTC) if self._clock is None else self._clock.now(),
+            reconciled_at=self._clock.now(),
         )
         report = ReconcileReport(
             tenant_id=tenant_id,
@@ -261,8 +262,12 @@ class OSResourceManager:
 
     def _link_all(self, tenant_id: str, plan: LinkingPlan) -> _Links:
         """Link every instance that is due."""
-        links = _Links()
+        plan, admitted = self._rollouts.link(tenant_id, plan)
+        links = _Links(linked=admitted)
         due, links.skipped = self._due(tenant_id, plan)
+        # Whom a rollout has just admitted counts as linked alone.
+        links.skipped.subtract({SkipReason.UP_TO_DATE: admitted.total()})
+        links.skipped = +links.skipped
         for _ in range(_ATTEMPTS):
             if not due:
                 break

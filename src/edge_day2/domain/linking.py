@@ -53,6 +53,7 @@ class SkipReason(enum.Enum):
     RUNS_NEWER = "it runs a newer OS than the latest of its profile"
     NOTHING_TO_LINK = "its profile has no OS in this revision"
     UNKNOWN_OS = "its current or desired OS doesn't exist"
+    ROLLOUT = "a rollout decides when it is linked"
 
 
 @frozen(kw_only=True)
@@ -137,11 +138,13 @@ class LinkingPlan:
     """All changes to OS Resources, and the decision about any instance.
 
     `targets` are the OS Resources that instances are linked to, one for each profile and architecture; none in MANUAL.
+    `held` are the ids of those that rollouts link.
     """
 
     changes: tuple[CreateOSResource | PatchOSResource, ...]
     conflicts: tuple[ImageConflict, ...]
     targets: tuple[OSResource, ...]
+    held: frozenset[str] = frozenset()
     _resources: Mapping[str, OSResource] = field(repr=False)
     _verdicts: dict[Link, OSResource | SkipReason] = field(factory=dict, repr=False, eq=False, init=False)
 
@@ -169,6 +172,10 @@ class LinkingPlan:
         kept = tuple(target for target in self.targets if target.resource_id not in resource_ids)
         return attrs.evolve(self, targets=kept)
 
+    def holding(self, resource_ids: frozenset[str]) -> LinkingPlan:
+        """Return the plan that leaves the targets among `resource_ids` to rollouts."""
+        return attrs.evolve(self, held=resource_ids)
+
     def _judge(self, link: Link) -> OSResource | SkipReason:
         if link.os_type is OSType.MUTABLE:
             return SkipReason.MUTABLE
@@ -183,7 +190,7 @@ class LinkingPlan:
             return SkipReason.UP_TO_DATE
         if current.image_version > target.image_version:
             return SkipReason.RUNS_NEWER
-        return target
+        return SkipReason.ROLLOUT if target.resource_id in self.held else target
 
 
 def plan_linking(

@@ -292,10 +292,11 @@ def lost_notice(lost: Instance, run: OSUpdateRun | None, host: Host) -> Notice:
     return notice(NoticeKind.UPDATE_LOST, lost.update.text, lost, host, run)
 
 
-def explain(context: ReportContext, outlook: Explanation) -> str:
+def explain(context: ReportContext, outlook: Explanation, held_back: str = "") -> str:
     """Return in one sentence why the host is, or isn't, being updated.
 
-    `outlook` says what the schedules that apply to the host allow; it is asked without the instance.
+    `outlook` says what the schedules that apply to the host allow; it is asked without the instance. `held_back` is how
+    a rollout says that the host's turn hasn't come, "" where none holds it back.
     """
     instance = context.instance
     if instance is None:
@@ -314,7 +315,7 @@ def explain(context: ReportContext, outlook: Explanation) -> str:
         return f"{conflict}; {outlook.sentence}"
     wanted = _wanted_os(context)
     if instance.os_type is OSType.IMMUTABLE and wanted is not None and wanted == context.current_os:
-        return "not updated: desired OS equals current OS"
+        return f"not updated: {held_back or 'desired OS equals current OS'}"
     failed = ""
     if recorded.status is InventoryStatus.FAILED:
         log = next((entry.failure_log for entry in reversed(detail.update_log)), "") if detail is not None else ""

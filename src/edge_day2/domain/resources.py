@@ -22,7 +22,9 @@ from typing import Any, Final, TypeGuard
 import attrs
 from attrs import field, frozen
 
+from edge_day2.domain.field_rules import aware, field_name, not_empty
 from edge_day2.domain.reconciled import ReconciledRevision
+from edge_day2.domain.rollout import Rollout, bucket_of
 from edge_day2.domain.schedules import Schedule, ScheduleKind
 from edge_day2.domain.statuses import UpdateRecord
 from edge_day2.domain.versions import ImageVersion
@@ -89,22 +91,8 @@ class TargetLevel(enum.Enum):
     REGION = "region"
 
 
-def _not_empty(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
-    if not isinstance(value, str) or not value:
-        raise InvalidResource(_name(instance, attribute), value, "a text that isn't empty")
-
-
-def _aware(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and value.tzinfo is None:
-        raise InvalidResource(_name(instance, attribute), value, "an aware datetime")
-
-
 def _kernel_command_line(instance: object, attribute: attrs.Attribute[Any], value: str) -> None:
-    check_kernel_command_line(value, _name(instance, attribute))
-
-
-def _name(instance: object, attribute: attrs.Attribute[Any]) -> str:
-    return f"{type(instance).__name__}.{attribute.name}"
+    check_kernel_command_line(value, field_name(instance, attribute))
 
 
 def check_kernel_command_line(value: str, name: str, alphabet: re.Pattern[str] = KERNEL_COMMAND_LINE) -> None:
@@ -132,12 +120,14 @@ def check_update_sources(value: tuple[str, ...], name: str) -> None:
 
 
 def _sources(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
-    check_update_sources(value, _name(instance, attribute))
+    check_update_sources(value, field_name(instance, attribute))
 
 
 def _packages(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
     if sum(len(package) + 1 for package in value) > _MAX_PACKAGES:
-        raise InvalidResource(_name(instance, attribute), len(value), f"at most {_MAX_PACKAGES} characters of names")
+        raise InvalidResource(
+            field_name(instance, attribute), len(value), f"at most {_MAX_PACKAGES} characters of names"
+        )
 
 
 LISTS: Final = ("existing_cves", "fixed_cves", "installed_packages")
@@ -157,12 +147,12 @@ class OSResource:
         InvalidVersion: the image id has no place in the order of versions.
     """
 
-    resource_id: str = field(validator=_not_empty)
-    tenant_id: str = field(validator=_not_empty)
-    name: str = field(validator=_not_empty)
+    resource_id: str = field(validator=not_empty)
+    tenant_id: str = field(validator=not_empty)
+    name: str = field(validator=not_empty)
     os_type: OSType
-    profile_name: str = field(validator=_not_empty)
-    image_id: str = field(validator=_not_empty)
+    profile_name: str = field(validator=not_empty)
+    image_id: str = field(validator=not_empty)
     sha256: str
     image_url: str = ""
     profile_version: str = ""
@@ -209,9 +199,9 @@ class OSResource:
 class Region:
     """A node of the location tree; `parent_id` is the region around it."""
 
-    resource_id: str = field(validator=_not_empty)
-    tenant_id: str = field(validator=_not_empty)
-    name: str = field(validator=_not_empty)
+    resource_id: str = field(validator=not_empty)
+    tenant_id: str = field(validator=not_empty)
+    name: str = field(validator=not_empty)
     parent_id: str | None = None
 
 
@@ -219,9 +209,9 @@ class Region:
 class Site:
     """A place with hosts, in a region or in none."""
 
-    resource_id: str = field(validator=_not_empty)
-    tenant_id: str = field(validator=_not_empty)
-    name: str = field(validator=_not_empty)
+    resource_id: str = field(validator=not_empty)
+    tenant_id: str = field(validator=not_empty)
+    name: str = field(validator=not_empty)
     region_id: str | None = None
 
 
@@ -229,10 +219,10 @@ class Site:
 class Host:
     """An Edge Node's hardware, known by its `guid` (the machine's UUID)."""
 
-    resource_id: str = field(validator=_not_empty)
-    tenant_id: str = field(validator=_not_empty)
+    resource_id: str = field(validator=not_empty)
+    tenant_id: str = field(validator=not_empty)
     guid: str
-    name: str = field(validator=_not_empty)
+    name: str = field(validator=not_empty)
     site_id: str | None = None
     trust: Trust = Trust.TRUSTED
 
@@ -240,27 +230,34 @@ class Host:
         if UUID.fullmatch(self.guid) is None:
             raise InvalidResource("Host.guid", self.guid, "a UUID of 8-4-4-4-12 hex digits")
 
+    @property
+    def bucket(self) -> int:
+        """Where the host stands in the order in which rollouts reach hosts, 0 to 9,999; see `rollout.bucket_of`."""
+        return bucket_of(self.guid)
+
 
 @frozen(kw_only=True)
 class Instance:
     """An OS on a host: which OS it runs (`current_os_id`) and which one it should (`desired_os_id`).
 
     `update` is the outcome that the Maintenance Manager recorded last. `last_seen` is kept while an update is in
-    progress only, and coarsely, so that a report that changes nothing needs no write.
+    progress only, and coarsely, so that a report that changes nothing needs no write. `admitted_at` is when a rollout
+    gave it its desired OS: an update that failed before that was another one.
     """
 
-    resource_id: str = field(validator=_not_empty)
-    tenant_id: str = field(validator=_not_empty)
-    host_id: str = field(validator=_not_empty)
+    resource_id: str = field(validator=not_empty)
+    tenant_id: str = field(validator=not_empty)
+    host_id: str = field(validator=not_empty)
     os_type: OSType
-    current_os_id: str = field(validator=_not_empty)
-    desired_os_id: str = field(validator=_not_empty)
+    current_os_id: str = field(validator=not_empty)
+    desired_os_id: str = field(validator=not_empty)
     os_update_policy_id: str | None = None
     provisioning: Provisioning = Provisioning.PROVISIONED
     update: UpdateRecord = UpdateRecord()
-    last_seen: datetime | None = field(default=None, validator=_aware)
+    last_seen: datetime | None = field(default=None, validator=aware)
     os_update_available: str = ""
     existing_cves: str = ""
+    admitted_at: datetime | None = field(default=None, validator=aware)
 
     def __attrs_post_init__(self) -> None:
         if self.os_type is OSType.MUTABLE and self.current_os_id != self.desired_os_id:
@@ -284,16 +281,16 @@ class ScheduleTarget:
     """Where a schedule is attached; it applies to everything below."""
 
     level: TargetLevel
-    resource_id: str = field(validator=_not_empty)
+    resource_id: str = field(validator=not_empty)
 
 
 @frozen(kw_only=True)
 class ScheduleResource:
     """A schedule with its kind and target. One without a target applies to nothing."""
 
-    resource_id: str = field(validator=_not_empty)
-    tenant_id: str = field(validator=_not_empty)
-    name: str = field(validator=_not_empty)
+    resource_id: str = field(validator=not_empty)
+    tenant_id: str = field(validator=not_empty)
+    name: str = field(validator=not_empty)
     schedule: Schedule
     kind: ScheduleKind = ScheduleKind.OS_UPDATE
     target: ScheduleTarget | None = None
@@ -310,9 +307,9 @@ class OSUpdatePolicy:
         InvalidResource: the content doesn't fit the kind.
     """
 
-    resource_id: str = field(validator=_not_empty)
-    tenant_id: str = field(validator=_not_empty)
-    name: str = field(validator=_not_empty)
+    resource_id: str = field(validator=not_empty)
+    tenant_id: str = field(validator=not_empty)
+    name: str = field(validator=not_empty)
     kind: UpdatePolicyKind
     description: str = ""
     target_os_id: str | None = None
@@ -335,19 +332,28 @@ class OSUpdatePolicy:
 class OSUpdateRun:
     """One update of one instance, from its first report to its end (`end_time` None: still open)."""
 
-    resource_id: str = field(validator=_not_empty)
-    tenant_id: str = field(validator=_not_empty)
-    instance_id: str = field(validator=_not_empty)
-    name: str = field(validator=_not_empty)
-    start_time: datetime = field(validator=_aware)
+    resource_id: str = field(validator=not_empty)
+    tenant_id: str = field(validator=not_empty)
+    instance_id: str = field(validator=not_empty)
+    name: str = field(validator=not_empty)
+    start_time: datetime = field(validator=aware)
     update: UpdateRecord
     description: str = ""
     applied_policy_id: str | None = None
-    end_time: datetime | None = field(default=None, validator=_aware)
+    end_time: datetime | None = field(default=None, validator=aware)
 
 
 Resource = (
-    OSResource | Region | Site | Host | Instance | ScheduleResource | OSUpdatePolicy | OSUpdateRun | ReconciledRevision
+    OSResource
+    | Region
+    | Site
+    | Host
+    | Instance
+    | ScheduleResource
+    | OSUpdatePolicy
+    | OSUpdateRun
+    | ReconciledRevision
+    | Rollout
 )
 
 

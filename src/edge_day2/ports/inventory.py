@@ -28,6 +28,8 @@ from edge_day2.domain.resources import (
     OSUpdateRun,
     Resource,
 )
+from edge_day2.domain.rollout import Admission, Rollout
+from edge_day2.domain.rollout_progress import PlacesInFlight, WaveLink
 from edge_day2.ports.inventory_lists import InventoryLists
 
 __all__ = ["Inventory", "R", "ReportContext", "UnitOfWork"]
@@ -190,6 +192,34 @@ class UnitOfWork(InventoryLists, Protocol):
 
     def os_without_lists(self, tenant_id: str) -> Iterator[OSResource]:
         """Yield what `all(OSResource, tenant_id)` does, each without its lists of CVEs and packages, at less cost."""
+        ...
+
+    def wave_links(self, rollout: Rollout) -> Mapping[WaveLink, int]:
+        """Return how many instances have each wave and link, of those that `rollout` covers and may admit.
+
+        Who that is, and what counts as failed, is in `domain.rollout_progress`. The cost grows with the instances, the
+        answer doesn't.
+        """
+        ...
+
+    def places_in_flight(self, rollout: Rollout) -> PlacesInFlight:
+        """Return how many instances are in flight at each site and in each region; those without any aren't there.
+
+        In flight are covered instances whose desired OS is the target, that don't run it and haven't failed.
+        """
+        ...
+
+    def admit(self, rollout: Rollout, link: Link, admission: Admission, at: datetime, *, at_most: int) -> int:
+        """Give the rollout's target to instances that have `link` and that `admission` lets in; return how many it was.
+
+        `at_most` of them; `admitted_at` becomes `at`. Limits of places hold with what is stored in this moment. Those
+        that another transaction is changing may be left out.
+
+        Raises:
+            NotFound: the target is no OS Resource any more.
+            ImmutableLinkError: it is the link of a mutable OS.
+            Conflict: another transaction changed some of them; nothing is stored, repeat the transaction.
+        """
         ...
 
     def tenants(self) -> tuple[str, ...]:

@@ -44,6 +44,17 @@ from edge_day2.domain.resources import (
     moves_region,
     without_lists,
 )
+from edge_day2.domain.rollout import Admission, Rollout
+from edge_day2.domain.rollout_progress import (
+    Candidate,
+    PlacesInFlight,
+    WaveLink,
+    choose,
+    covers,
+    has_failed,
+    is_in_flight,
+    may_be_admitted,
+)
 from edge_day2.domain.statuses import StatusIndicator
 from edge_day2.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidResource, NotFound, StorageError
 from edge_day2.ports.clock import Clock
@@ -174,6 +185,41 @@ class MemoryUnitOfWork(MemoryLists):
     def os_without_lists(self, tenant_id: str) -> Iterator[OSResource]:
         """See `UnitOfWork.os_without_lists`."""
         return map(without_lists, self.all(OSResource, tenant_id))
+
+    def _covered(self, rollout: Rollout) -> Iterator[tuple[Instance, Host]]:
+        """Yield the instances that `rollout` covers and may admit, with their hosts."""
+        tenant_id = rollout.tenant_id
+        group = {system.resource_id for system in self.all(OSResource, tenant_id) if covers(rollout, system)}
+        for instance in self.all(Instance, tenant_id):
+            if instance.current_os_id in group:
+                host = self.get(Host, tenant_id, instance.host_id)
+                policy_id = instance.os_update_policy_id
+                policy = None if policy_id is None else self.get(OSUpdatePolicy, tenant_id, policy_id)
+                if may_be_admitted(instance, host, policy):
+                    yield instance, host
+
+    def _region_of(self, host: Host) -> str | None:
+        return None if host.site_id is None else self.get(Site, host.tenant_id, host.site_id).region_id
+
+    def wave_links(self, rollout: Rollout) -> Counter[WaveLink]:
+        """See `UnitOfWork.wave_links`."""
+        check_storable(rollout)
+        return Counter(
+            WaveLink(rollout.wave_at(rollout.place_of(host.bucket)), _link(instance), has_failed(instance, rollout))
+            for instance, host in self._covered(rollout)
+        )
+
+    def places_in_flight(self, rollout: Rollout) -> PlacesInFlight:
+        """See `UnitOfWork.places_in_flight`."""
+        check_storable(rollout)
+        hosts = [host for instance, host in self._covered(rollout) if is_in_flight(instance, rollout)]
+        sites = Counter(host.site_id for host in hosts if host.site_id is not None)
+        regions = Counter(region for host in hosts if (region := self._region_of(host)) is not None)
+        return PlacesInFlight(sites=sites, regions=regions)
+
+    def admit(self, rollout: Rollout, link: Link, admission: Admission, at: datetime, *, at_most: int) -> int:
+        """See `UnitOfWork.admit`."""
+        raise _reading()
 
     def tenants(self) -> tuple[str, ...]:
         """See `UnitOfWork.tenants`."""
@@ -345,6 +391,31 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         if shorter.forgotten != log.forgotten:
             self._content = evolve(content, events=content.events.set(tenant_id, shorter, self._owner))
         return shorter.forgotten - log.forgotten
+
+    def admit(self, rollout: Rollout, link: Link, admission: Admission, at: datetime, *, at_most: int) -> int:
+        check_relinkable(link)
+        check_storable(rollout)
+        self.get(OSResource, rollout.tenant_id, rollout.target_os_id)
+        candidates = [
+            Candidate(
+                instance_id=instance.resource_id,
+                place=rollout.place_of(host.bucket),
+                site_id=host.site_id,
+                region_id=self._region_of(host),
+            )
+            for instance, host in self._covered(rollout)
+            if _link(instance) == link
+        ]
+        chosen = choose(candidates, admission, self.places_in_flight(rollout), at_most=at_most)
+        for instance_id in chosen:
+            instance = self.get(Instance, rollout.tenant_id, instance_id)
+            self._place(instance, evolve(instance, desired_os_id=rollout.target_os_id, admitted_at=at))
+        if chosen:
+            event = linked_event(
+                rollout.tenant_id, link.desired_os_id, rollout.target_os_id, len(chosen), self._clock.now()
+            )
+            self._happened.append(event)
+        return len(chosen)
 
     def delete(self, resource: Resource) -> None:
         kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id

@@ -21,6 +21,7 @@ from edge_day2.domain.resources import (
     Site,
     TargetLevel,
 )
+from edge_day2.domain.rollout import Rollout
 
 # One of the classes in `Resource`.
 Kind = type[Any]
@@ -36,6 +37,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     ScheduleResource,
     OSUpdateRun,
     ReconciledRevision,
+    Rollout,
 )
 TARGET_KIND: Final[dict[TargetLevel, Kind]] = {
     TargetLevel.HOST: Host,
@@ -64,6 +66,8 @@ def references(resource: Resource) -> Iterator[tuple[Kind, str]]:
             yield TARGET_KIND[target.level], target.resource_id
         case OSUpdateRun():
             yield Instance, resource.instance_id
+        case Rollout():
+            yield OSResource, resource.target_os_id
 
 
 def unique_key(resource: Resource) -> tuple[str, ...] | None:
@@ -77,4 +81,6 @@ def unique_key(resource: Resource) -> tuple[str, ...] | None:
             return "instance of host", resource.host_id
         case OSUpdateRun(end_time=None):
             return "open run of instance", resource.instance_id
+        case Rollout(state=state) if state.is_open:
+            return "open rollout of profile and architecture", resource.profile_name, resource.architecture
     return None

@@ -19,6 +19,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.schema import ColumnCollectionMixin
 
 from edge_day2.adapters.storage import schema
+from edge_day2.adapters.storage.rollout_rows import decode_policy, encode_policy
 from edge_day2.domain.reconciled import LinkingMode, ReconciledRevision
 from edge_day2.domain.resources import (
     Host,
@@ -39,6 +40,7 @@ from edge_day2.domain.resources import (
     Trust,
     UpdatePolicyKind,
 )
+from edge_day2.domain.rollout import PausedBy, Rollout, RolloutState
 from edge_day2.domain.schedules import RepeatedSchedule, ScheduleKind, SingleSchedule
 from edge_day2.domain.statuses import InventoryStatus, UpdateRecord
 from edge_day2.errors import EdgeDay2Error, StorageError
@@ -161,6 +163,12 @@ def _make_instance(values: dict[str, Any]) -> Instance:
     return Instance(update=_take_update(values), **values)
 
 
+def _make_host(values: dict[str, Any]) -> Host:
+    # It follows from the GUID; it has a column so that the database can choose by it.
+    del values["bucket"]
+    return Host(**values)
+
+
 def _make_run(values: dict[str, Any]) -> OSUpdateRun:
     return OSUpdateRun(update=_take_update(values), **values)
 
@@ -238,7 +246,7 @@ _SHAPES: Final[dict[type[Any], Shape[Any]]] = {
     ),
     Region: _flat(Region, schema.REGION),
     Site: _flat(Site, schema.SITE),
-    Host: _flat(Host, schema.HOST, trust=_names(Trust)),
+    Host: Shape(Host, schema.HOST, _make_host, {"trust": _names(Trust)}, {}),
     OSUpdatePolicy: _flat(
         OSUpdatePolicy,
         schema.OS_UPDATE_POLICY,
@@ -254,6 +262,7 @@ _SHAPES: Final[dict[type[Any], Shape[Any]]] = {
             "os_type": _names(OSType),
             "provisioning": _names(Provisioning),
             "last_seen": _INSTANT,
+            "admitted_at": _INSTANT,
             **_UPDATE_CODECS,
         },
         _UPDATE_NESTED,
@@ -268,6 +277,19 @@ _SHAPES: Final[dict[type[Any], Shape[Any]]] = {
     ),
     ReconciledRevision: _flat(
         ReconciledRevision, schema.RECONCILED_REVISION, mode=_names(LinkingMode), reconciled_at=_INSTANT
+    ),
+    Rollout: _flat(
+        Rollout,
+        schema.ROLLOUT,
+        policy=_Codec(encode_policy, decode_policy),
+        state=_names(RolloutState),
+        started_at=_INSTANT,
+        wave_since=_INSTANT,
+        well_since=_INSTANT,
+        paused_by=_Codec(
+            lambda paused_by: None if paused_by is None else paused_by.name,
+            lambda name: None if name is None else PausedBy[name],
+        ),
     ),
 }
 

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     func,
+    literal_column,
 )
 
 METADATA: Final = MetaData(
@@ -128,6 +129,8 @@ HOST: Final = Table(
     _text("name"),
     _maybe_text("site_id"),
     _text("trust"),
+    # With a default: it came with v0005, when there were rows.
+    Column("bucket", BigInteger, nullable=False, server_default="0"),
     _refers("site_id", "site"),
     _listed("host_site", "site_id"),
     _listed("host_name", "name"),
@@ -169,6 +172,7 @@ INSTANCE: Final = Table(
     _maybe_number("last_seen"),
     _text("os_update_available"),
     _text("existing_cves"),
+    _maybe_number("admitted_at"),
     _refers("host_id", "host"),
     _refers("current_os_id", "os_resource"),
     _refers("desired_os_id", "os_resource"),
@@ -294,4 +298,38 @@ INVENTORY_EVENT_FORGOTTEN: Final = Table(
     _number("transaction_id"),
     _number("position"),
     PrimaryKeyConstraint("tenant_id"),
+)
+
+ROLLOUT: Final = Table(
+    "rollout",
+    METADATA,
+    *_key(),
+    _text("name"),
+    _text("profile_name"),
+    _text("architecture"),
+    _text("target_os_id"),
+    _text("salt"),
+    _text("policy"),
+    _text("state"),
+    _text("reason"),
+    _number("started_at"),
+    _number("wave_since"),
+    _number("wave"),
+    _number("admitted"),
+    _number("forgiven"),
+    _maybe_number("well_since"),
+    _maybe_text("paused_by"),
+    _refers("target_os_id", "os_resource"),
+    CheckConstraint("(paused_by IS NULL) = (state <> 'PAUSED')", name="paused_by"),
+    Index("rollout_target_os", "tenant_id", "target_os_id"),
+)
+_ROLLOUT_OPEN: Final = ROLLOUT.c.state.in_([literal_column("'RUNNING'"), literal_column("'PAUSED'")])
+Index(
+    "rollout_open",
+    ROLLOUT.c.tenant_id,
+    ROLLOUT.c.profile_name,
+    ROLLOUT.c.architecture,
+    unique=True,
+    sqlite_where=_ROLLOUT_OPEN,
+    postgresql_where=_ROLLOUT_OPEN,
 )

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import Connection, Executable, insert
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from edge_day2.adapters.storage import event_statements, list_statements, statements
+from edge_day2.adapters.storage import event_statements, list_statements, rollout_statements, statements
 from edge_day2.adapters.storage.event_places import LAST_POSITION, START, Place, check_kept, to_cursor, to_place
 from edge_day2.adapters.storage.failures import translate
 from edge_day2.adapters.storage.references import KINDS, Kind, references, unique_key
@@ -40,6 +40,8 @@ from edge_day2.domain.resources import (
     check_unused,
     moves_region,
 )
+from edge_day2.domain.rollout import Admission, Rollout
+from edge_day2.domain.rollout_progress import PlacesInFlight, WaveLink
 from edge_day2.errors import (
     AlreadyExists,
     Conflict,
@@ -191,6 +193,30 @@ class SqlUnitOfWork(SqlLists):
     def os_without_lists(self, tenant_id: str) -> Iterator[OSResource]:
         """See `UnitOfWork.os_without_lists`."""
         return self._pages(OSResource, statements.OS_WITHOUT_LISTS, tenant_id)
+
+    def wave_links(self, rollout: Rollout) -> dict[WaveLink, int]:
+        """See `UnitOfWork.wave_links`."""
+        check_storable(rollout)
+        statement = rollout_statements.wave_links(rollout.policy.waves)
+        rows = self._rows(statement, rollout_statements.group_of(rollout))
+        return {
+            WaveLink(wave, Link(OSType.IMMUTABLE, current, desired), bool(failed)): count
+            for wave, current, desired, failed, count in rows
+        }
+
+    def places_in_flight(self, rollout: Rollout) -> PlacesInFlight:
+        """See `UnitOfWork.places_in_flight`."""
+        check_storable(rollout)
+        target = {**rollout_statements.since(rollout), "target": rollout.target_os_id}
+        sites, regions = (
+            {place: busy for place, busy in self._rows(statement, target) if place is not None}
+            for statement in (rollout_statements.SITES_IN_FLIGHT, rollout_statements.REGIONS_IN_FLIGHT)
+        )
+        return PlacesInFlight(sites=sites, regions=regions)
+
+    def admit(self, rollout: Rollout, link: Link, admission: Admission, at: datetime, *, at_most: int) -> int:
+        """See `UnitOfWork.admit`."""
+        raise _reading()
 
     def tenants(self) -> tuple[str, ...]:
         """See `UnitOfWork.tenants`."""
@@ -472,6 +498,23 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
         if not self._change(event_statements.NOTE_FORGOTTEN, last, constrained=False):
             self._change(event_statements.NOTE_FIRST_FORGOTTEN, last, constrained=False)
         return count or 0
+
+    def admit(self, rollout: Rollout, link: Link, admission: Admission, at: datetime, *, at_most: int) -> int:
+        check_relinkable(link)
+        check_storable(rollout)
+        if not (is_text(link.current_os_id) and is_text(link.desired_os_id)):
+            return 0
+        statement, parameters = rollout_statements.ADMIT, rollout_statements.admitting
+        if admission.per_site is not None or admission.per_region is not None:
+            statement, parameters = rollout_statements.ADMIT_BY_PLACE, rollout_statements.admitting_by_place
+        wanted = parameters(rollout, link, admission, to_microseconds(at), at_most)
+        done = self._change(statement, wanted, constrained=True)
+        if done is None or (not done and not self._exists(OSResource, rollout.tenant_id, rollout.target_os_id)):
+            raise _no_os(rollout.tenant_id, rollout.target_os_id)
+        if done:
+            event = linked_event(rollout.tenant_id, link.desired_os_id, rollout.target_os_id, done, self._clock.now())
+            self._happened.append(event)
+        return done
 
     def delete(self, resource: Resource) -> None:
         kind, tenant_id, resource_id = type(resource), resource.tenant_id, resource.resource_id

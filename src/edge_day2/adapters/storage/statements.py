@@ -24,8 +24,9 @@ from edge_day2.adapters.storage.references import KINDS, Kind
 from edge_day2.adapters.storage.report_context import Among
 from edge_day2.adapters.storage.report_contexts import listed
 from edge_day2.adapters.storage.rows import shape_of
-from edge_day2.adapters.storage.schema import HOST, INSTANCE, OS_RESOURCE, OS_UPDATE_RUN, REGION
+from edge_day2.adapters.storage.schema import HOST, INSTANCE, OS_RESOURCE, OS_UPDATE_RUN, REGION, ROLLOUT
 from edge_day2.domain.resources import LISTS, Host, Instance, OSResource, OSUpdateRun
+from edge_day2.domain.rollout import Rollout, RolloutState
 from edge_day2.domain.statuses import InventoryStatus, StatusIndicator
 
 PAGE_ROWS: Final = 1000
@@ -39,6 +40,11 @@ _UNIQUE: Final[dict[Kind, tuple[ColumnElement[bool], ...]]] = {
     Host: (func.lower(HOST.c.guid) == bindparam("key_1"),),
     Instance: (INSTANCE.c.host_id == bindparam("key_1"),),
     OSUpdateRun: (OS_UPDATE_RUN.c.instance_id == bindparam("key_1"), OS_UPDATE_RUN.c.end_time.is_(None)),
+    Rollout: (
+        ROLLOUT.c.profile_name == bindparam("key_1"),
+        ROLLOUT.c.architecture == bindparam("key_2"),
+        ROLLOUT.c.state.in_([state.name for state in RolloutState if state.is_open]),
+    ),
 }
 
 
@@ -166,7 +172,7 @@ REGION_AROUND: Final = (
 )
 
 # Every other kind refers to one of these, so a tenant that holds anything holds one of them.
-_ROOTS: Final = tuple(kind for kind in KINDS if kind not in (Instance, OSUpdateRun))
+_ROOTS: Final = tuple(kind for kind in KINDS if kind not in (Instance, OSUpdateRun, Rollout))
 _FIRST_TENANTS: Final = union_all(
     *(
         select(func.min(shape_of(kind).table.c.tenant_id).label("tenant_id")).where(

@@ -23,7 +23,7 @@ _VERSIONS: Final = Table(VERSION_TABLE, MetaData(), Column("version_num", Text()
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 CURRENT_REVISION: Final = "v0006"
-KNOWN_REVISIONS: Final = frozenset({None, "v0001", "v0002", "v0003", "v0004", CURRENT_REVISION})
+KNOWN_REVISIONS: Final = frozenset({None, "v0001", "v0002", "v0003", "v0004", "v0005", CURRENT_REVISION})
 
 
 def migrate(engine: Engine) -> None:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision: Final = "v0006"
-down_revision: Final = "v0004"
+down_revision: Final = "v0005"
 
 # (table, index, column); those in the second list are in the place of an index without the order.
 _NEW: Final = (
