@@ -6,8 +6,9 @@ import itertools
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -60,7 +61,21 @@ class PostgresqlServer:
         """Start the server after `kill`; it recovers what was committed."""
         # Left by the killed one, whose number may belong to somebody else by now.
         (self._server.pgdata / "postmaster.pid").unlink()
-        self._server.ensure_postgres_running()
+        # pg_ctl gives up after 10 s; the server goes on, and recovers on a loaded machine too.
+        with suppress(subprocess.TimeoutExpired):
+            self._server.ensure_postgres_running()
+        psycopg = pytest.importorskip("psycopg", reason="psycopg isn't installed")
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                self.execute("SELECT 1")
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                # A look now and then at what tells nobody that it is ready.
+                time.sleep(0.1)
+            else:
+                return
 
 
 @contextmanager

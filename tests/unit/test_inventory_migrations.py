@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from edge_day2.adapters.storage import migrations, open_inventory
+from edge_day2.adapters.storage.rows import shape_of
 from edge_day2.adapters.storage.schema import METADATA
 from edge_day2.errors import NewerFormat, StorageError
 from edge_day2.testing.inventory_contents import load, plain_fleet, store
@@ -89,8 +90,9 @@ def test_a_migration_that_fails_leaves_no_trace(path: Path) -> None:
     open_inventory(f"sqlite:///{path}").close()
 
 
-def make_older(path: Path, revision: str, current: Path) -> None:
-    """Make a database of an older schema that holds what `current` does, as far as its columns go."""
+def make_older(path: Path, revision: str, current: Path) -> set[str]:
+    """Make a database of an older schema with the content of `current`, as far as it goes; return its tables."""
+    tables = set()
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     config.attributes["version_table"] = migrations.VERSION_TABLE
@@ -105,9 +107,11 @@ def make_older(path: Path, revision: str, current: Path) -> None:
             known = connection.exec_driver_sql("SELECT name FROM pragma_table_info(?, 'main')", (table.name,))
             columns = ", ".join(row[0] for row in known)
             if columns:
+                tables.add(table.name)
                 copy = f"INSERT INTO main.{table.name} ({columns}) SELECT {columns} FROM current.{table.name}"
                 connection.exec_driver_sql(copy)
     engine.dispose()
+    return tables
 
 
 @pytest.mark.parametrize("revision", sorted(migrations.KNOWN_REVISIONS - {None, migrations.CURRENT_REVISION}, key=str))
@@ -117,11 +121,12 @@ def test_a_database_of_an_older_schema_is_brought_up_to_date_with_everything_in_
     fleet = plain_fleet()
     with open_inventory(f"sqlite:///{tmp_path}/current.db") as inventory:
         store(inventory, *fleet.resources)
-    make_older(path, revision, tmp_path / "current.db")
+    older = make_older(path, revision, tmp_path / "current.db")
     assert run_sql(path, f"SELECT * FROM {migrations.VERSION_TABLE}") == [(revision,)]
     with open_inventory(f"sqlite:///{path}") as inventory:
         for resource in fleet.resources:
-            assert load(inventory, resource) == resource
+            if shape_of(type(resource)).table.name in older:
+                assert load(inventory, resource) == resource
     schema = f"SELECT name, sql FROM sqlite_master WHERE tbl_name <> '{migrations.VERSION_TABLE}' ORDER BY name"
     migrated, made = (
         {name: parts_of(str(sql)) for name, sql in run_sql(file, schema)} for file in (path, tmp_path / "current.db")

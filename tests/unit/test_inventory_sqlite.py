@@ -7,6 +7,8 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +22,7 @@ from sqlalchemy import Engine, event
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.adapters.storage.schema import METADATA
 from edge_day2.domain.inventory_filters import InstanceFilter
-from edge_day2.domain.resources import Host, Instance, Region
+from edge_day2.domain.resources import Host, Instance, OSUpdatePolicy, Region, UpdatePolicyKind
 from edge_day2.domain.statuses import InventoryStatus, UpdateRecord
 from edge_day2.errors import StorageError
 from edge_day2.ports.inventory import Inventory, UnitOfWork
@@ -68,38 +70,38 @@ def statements() -> Iterator[list[tuple[str, tuple[Any, ...]]]]:
 
 
 def test_a_full_disk_is_a_storage_error_and_old_data_stands(path: Path) -> None:
-    region = Region(resource_id="region-1", tenant_id=TENANT, name="small")
+    policy = OSUpdatePolicy(resource_id="policy-1", tenant_id=TENANT, name="small", kind=UpdatePolicyKind.LATEST)
     with open_inventory(f"sqlite:///{path}") as inventory:
-        store(inventory, region)
+        store(inventory, policy)
     pages = path.stat().st_size // 4096
     with on_connect(f"PRAGMA max_page_count = {pages}"), open_inventory(f"sqlite:///{path}") as inventory:
         with pytest.raises(StorageError, match="full"), inventory.writing() as unit:
-            unit.replace(region, evolve(region, name="large" * 10_000))
+            unit.replace(policy, evolve(policy, name="large" * 10_000))
         with pytest.raises(StorageError, match="full"):
-            store(inventory, *(evolve(region, resource_id=f"many-{n}", name="large" * 100) for n in range(100)))
-        assert load(inventory, region) == region
+            store(inventory, *(evolve(policy, resource_id=f"many-{n}", name="large" * 100) for n in range(100)))
+        assert load(inventory, policy) == policy
     with open_inventory(f"sqlite:///{path}") as inventory, inventory.reading() as unit:
-        assert list(unit.all(Region, TENANT)) == [region]
+        assert list(unit.all(OSUpdatePolicy, TENANT)) == [policy]
 
 
 def test_a_full_disk_that_was_overlooked_commits_nothing(path: Path) -> None:
-    region = Region(resource_id="region-1", tenant_id=TENANT, name="small")
+    policy = OSUpdatePolicy(resource_id="policy-1", tenant_id=TENANT, name="small", kind=UpdatePolicyKind.LATEST)
     with open_inventory(f"sqlite:///{path}") as inventory:
-        store(inventory, region)
+        store(inventory, policy)
 
     def overlook() -> None:
         with inventory.writing() as unit:
-            unit.replace(region, evolve(region, name="renamed"))
+            unit.replace(policy, evolve(policy, name="renamed"))
             with pytest.raises(StorageError):
-                unit.add(evolve(region, resource_id="region-2", name="large" * 100_000))
+                unit.add(evolve(policy, resource_id="policy-2", name="large" * 100_000))
             with pytest.raises(StorageError, match="failed already"):
-                unit.add(evolve(region, resource_id="region-3"))
+                unit.add(evolve(policy, resource_id="policy-3"))
 
     pages = path.stat().st_size // 4096
     with on_connect(f"PRAGMA max_page_count = {pages}"), open_inventory(f"sqlite:///{path}") as inventory:
         with pytest.raises(StorageError, match="full"):
             overlook()
-        assert load(inventory, region) == region
+        assert load(inventory, policy) == policy
 
 
 def test_a_migration_on_a_full_disk_can_be_repeated(path: Path) -> None:
@@ -126,6 +128,35 @@ def test_a_writer_that_waits_too_long_for_another_process_gives_up(path: Path, i
         assert unit.tenants() == ()
     other.close()
     store(inventory, Region(resource_id="region-1", tenant_id=TENANT, name="after"))
+
+
+@pytest.mark.parametrize("writers", ["in one Inventory", "in two"])
+def test_a_writer_gets_in_between_the_batches_of_another(path: Path, writers: str) -> None:
+    batches: list[int] = []
+    over = threading.Event()
+
+    def write_batch_after_batch(inventory: Inventory) -> None:
+        while not over.is_set():
+            with inventory.writing():
+                batches.append(1)
+                time.sleep(0.05)
+
+    url = f"sqlite:///{path}"
+    with open_inventory(url, lock_timeout_seconds=60) as one, open_inventory(url, lock_timeout_seconds=60) as two:
+        thread = threading.Thread(target=write_batch_after_batch, args=(one,))
+        thread.start()
+        waited = []
+        try:
+            for number in range(4):
+                before = len(batches)
+                region = Region(resource_id=f"region-{number}", tenant_id=TENANT, name="between")
+                store(one if writers == "in one Inventory" else two, region)
+                waited.append(len(batches) - before)
+        finally:
+            over.set()
+            thread.join()
+    # One each where nothing else runs here; hundreds where a writer meets the moment between two by chance.
+    assert sum(waited) < 40
 
 
 def test_opening_waits_for_another_that_switches_to_the_write_ahead_log(

@@ -23,7 +23,7 @@ from edge_day2.domain.maintenance import (
 )
 from edge_day2.domain.messages import PlatformUpdateStatusRequest, PlatformUpdateStatusResponse
 from edge_day2.domain.resources import Host, Instance, OSResource, record_cves
-from edge_day2.errors import AlreadyExists, Conflict, NotFound, RequestError, Unavailable
+from edge_day2.errors import AlreadyExists, Conflict, NotFound, RequestError, Unavailable, shown
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.inventory import Inventory, UnitOfWork
 from edge_day2.ports.metrics import (
@@ -155,7 +155,7 @@ class MaintenanceManager:
         context = contexts.get(guid.lower())
         try:
             if context is None:
-                raise NotFound(f"tenant {report.tenant!r} has no host with GUID {guid!r}")
+                raise NotFound(f"tenant {shown(report.tenant)} has no host with GUID {shown(guid)}")
             plan = plan_maintenance(report.request, context, now, self._policy)
         except RequestError as error:
             self._measure(report, _kind(error))

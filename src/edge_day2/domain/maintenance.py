@@ -7,6 +7,7 @@ for reports that change nothing, an update status without a current OS, and node
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Final
@@ -52,6 +53,7 @@ from edge_day2.errors import FailedPrecondition, InvalidArgument, NotFound, Unau
 _MAX_DETAIL: Final = 100_000
 _MAX_AVAILABLE: Final = 500_000
 _MAX_NAME: Final = 13
+_LONGEST_PART: Final = 100
 
 
 @frozen(kw_only=True)
@@ -246,7 +248,7 @@ def _run(status: UpdateStatus, changed: Instance, context: ReportContext, now: d
             return None
         profile = (found.name for found in context.profile_os if found.resource_id == changed.current_os_id)
         return OSUpdateRun(
-            resource_id=f"osupdaterun-{changed.resource_id}-{now:%Y%m%d%H%M%S%f}",
+            resource_id=f"osupdaterun-{_short(changed.resource_id)}-{now:%Y%m%d%H%M%S%f}",
             tenant_id=changed.tenant_id,
             instance_id=changed.resource_id,
             name=f"{context.host.name[:_MAX_NAME]} update {now:%Y%m%d-%H%M%S}",
@@ -263,6 +265,13 @@ def _run(status: UpdateStatus, changed: Instance, context: ReportContext, now: d
             return run
         case _:
             return evolve(run, update=recorded)
+
+
+def _short(resource_id: str) -> str:
+    """Return an id that another one can be made of, which is no longer than ids may be."""
+    if len(resource_id) <= _LONGEST_PART:
+        return resource_id
+    return hashlib.sha256(resource_id.encode()).hexdigest()
 
 
 def _amendment(instance: Instance, changed: Instance, context: ReportContext) -> UpdateRecord | None:

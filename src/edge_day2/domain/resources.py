@@ -28,7 +28,7 @@ from edge_day2.domain.rollout import Rollout, bucket_of
 from edge_day2.domain.schedules import Schedule, ScheduleKind
 from edge_day2.domain.statuses import UpdateRecord
 from edge_day2.domain.versions import ImageVersion
-from edge_day2.errors import FailedPrecondition, ImmutableLinkError, InvalidResource
+from edge_day2.errors import FailedPrecondition, ImmutableLinkError, InvalidResource, shown
 
 SHA256: Final = re.compile(r"[0-9a-f]{64}")
 UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -262,8 +262,8 @@ class Instance:
     def __attrs_post_init__(self) -> None:
         if self.os_type is OSType.MUTABLE and self.current_os_id != self.desired_os_id:
             raise ImmutableLinkError(
-                f"instance {self.resource_id}: a mutable OS is patched in place, so current OS {self.current_os_id!r} "
-                f"and desired OS {self.desired_os_id!r} must be the same OS Resource"
+                f"instance {shown(self.resource_id)}: a mutable OS is patched in place, so current OS "
+                f"{shown(self.current_os_id)} and desired OS {shown(self.desired_os_id)} must be the same OS Resource"
             )
 
 
@@ -404,7 +404,7 @@ def check_relinkable(link: Link) -> None:
         ImmutableLinkError: it is the link of a mutable OS.
     """
     if link.os_type is OSType.MUTABLE:
-        raise ImmutableLinkError(f"instances that run {link.current_os_id!r} are patched in place, never linked")
+        raise ImmutableLinkError(f"instances that run {shown(link.current_os_id)} are patched in place, never linked")
 
 
 def without_lists(resource: OSResource) -> OSResource:

@@ -66,8 +66,8 @@ class UnitOfWork(InventoryLists, Protocol):
             AlreadyExists: its id, an OS Resource's identity or a host's GUID exists in the tenant, its host has an
                 instance, or its instance has an open run.
             NotFound: it refers to something that doesn't exist in its tenant.
-            InvalidResource: a text with a NUL character or a lone surrogate, an id (also a profile name) of more
-                than 300 characters, or a region inside itself.
+            InvalidResource: a text with a NUL character or a lone surrogate, an id (also the name of a profile,
+                region, site or host) of more than 300 characters or 800 bytes in UTF-8, or a region inside itself.
         """
         ...
 

@@ -29,7 +29,12 @@ from edge_day2.testing.inventory_content_contract import InventoryContentContrac
 from edge_day2.testing.inventory_contents import TENANT, Fleet, load, plain_fleet, store
 from edge_day2.testing.inventory_events_contract import InventoryEventsContract
 from edge_day2.testing.inventory_lists_contract import InventoryListsContract
+from edge_day2.testing.inventory_machine import check_against_model
+from edge_day2.testing.inventory_process_contract import InventoryProcessContract
+from edge_day2.testing.inventory_rollout_contract import InventoryRolloutContract
+from edge_day2.testing.inventory_text_contract import InventoryTextContract
 from edge_day2.testing.inventory_transaction_contract import InventoryTransactionContract, count_up, in_threads
+from edge_day2.testing.inventory_turn_contract import InventoryTurnContract, InventoryTurnProcessContract
 from edge_day2.testing.slots_contract import SlotsContract, TimedSlotsContract
 
 __all__ = [
@@ -38,9 +43,15 @@ __all__ = [
     "BootloaderContract",
     "GrubContract",
     "InventoryContract",
+    "InventoryProcessContract",
+    "InventoryRolloutContract",
+    "InventoryTextContract",
+    "InventoryTurnContract",
+    "InventoryTurnProcessContract",
     "SharedInventoryContract",
     "SlotsContract",
     "TimedSlotsContract",
+    "check_against_model",
 ]
 
 

@@ -242,6 +242,7 @@ def _event(flow: Flow[Any], kind: type[Event]) -> st.SearchStrategy[Event]:
         "plan": packages(),
         "snapshot": snapshots(),
         "update_log": st.lists(update_log_entries(), max_size=2).map(tuple),
+        "untold": st.booleans(),
     }
     return st.builds(kind, **{field.name: fields[field.name] for field in attrs.fields(kind)})
 

@@ -56,7 +56,15 @@ from edge_day2.domain.rollout_progress import (
     may_be_admitted,
 )
 from edge_day2.domain.statuses import StatusIndicator
-from edge_day2.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidResource, NotFound, StorageError
+from edge_day2.errors import (
+    AlreadyExists,
+    Conflict,
+    FailedPrecondition,
+    InvalidResource,
+    NotFound,
+    StorageError,
+    shown,
+)
 from edge_day2.ports.clock import Clock
 
 R = TypeVar("R", bound=Resource)
@@ -137,7 +145,7 @@ class MemoryUnitOfWork(MemoryLists):
         """See `UnitOfWork.get`."""
         found = self._find(kind, tenant_id, resource_id)
         if found is None:
-            raise NotFound(f"tenant {tenant_id!r} has no {kind.__name__} {resource_id!r}")
+            raise NotFound(f"tenant {shown(tenant_id)} has no {kind.__name__} {shown(resource_id)}")
         return found
 
     def all(self, kind: type[R], tenant_id: str) -> Iterator[R]:
@@ -151,7 +159,7 @@ class MemoryUnitOfWork(MemoryLists):
         """See `UnitOfWork.host_by_guid`."""
         host_id = self._now().unique.get((tenant_id, "guid", guid.lower()))
         if host_id is None:
-            raise NotFound(f"tenant {tenant_id!r} has no host with GUID {guid!r}")
+            raise NotFound(f"tenant {shown(tenant_id)} has no host with GUID {shown(guid)}")
         return self.get(Host, tenant_id, host_id)
 
     def instance_of_host(self, tenant_id: str, host_id: str) -> Instance | None:
@@ -329,9 +337,9 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
 
     def add(self, resource: Resource) -> None:
         check_storable(resource)
-        self._check_unique(resource)
         if isinstance(resource, Region):
             check_region(resource, (resource.parent_id,))
+        self._check_unique(resource)
         self._check_references(resource)
         self._put(None, resource)
 
@@ -361,14 +369,14 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         if (type(new), new.tenant_id, new.resource_id) != (kind, tenant_id, resource_id):
             raise InvalidResource(f"{kind.__name__}.resource_id", new.resource_id, f"{resource_id!r} of {tenant_id!r}")
         check_storable(new, old)
+        if moves_region(new, old):
+            check_region(new, regions_around(self, tenant_id, new.parent_id))
         if self.get(kind, tenant_id, resource_id) != old:
             self._failed = Conflict(f"{kind.__name__} {resource_id!r} was changed in the meantime; repeat")
             raise self._failed
         if unique_key(new) != unique_key(old):
             self._check_unique(new, replacing=True)
         self._check_references(new)
-        if moves_region(new, old):
-            check_region(new, regions_around(self, tenant_id, new.parent_id))
         self._put(old, new)
 
     def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:

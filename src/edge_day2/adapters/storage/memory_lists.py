@@ -31,7 +31,10 @@ def regions_around(content: _Content, tenant_id: str, region_id: str | None) -> 
     found: dict[str, None] = {}
     while region_id is not None and region_id not in found:
         found[region_id] = None
-        region_id = content.get(Region, tenant_id, region_id).parent_id
+        try:
+            region_id = content.get(Region, tenant_id, region_id).parent_id
+        except NotFound:
+            break
     return found
 
 

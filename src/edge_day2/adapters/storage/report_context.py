@@ -54,7 +54,7 @@ from edge_day2.domain.resources import (
     Resource,
     ScheduleResource,
 )
-from edge_day2.errors import NotFound
+from edge_day2.errors import NotFound, shown
 
 R = TypeVar("R", bound=Resource)
 
@@ -239,7 +239,7 @@ def to_report_context(rows: Iterable[Sequence[Any]], tenant_id: str, guid: str) 
 
     host = one_of(Host)
     if host is None:
-        raise NotFound(f"tenant {tenant_id!r} has no host with GUID {guid!r}")
+        raise NotFound(f"tenant {shown(tenant_id)} has no host with GUID {shown(guid)}")
     instance, schedules = one_of(Instance), all_of(ScheduleResource)
     if instance is None:
         return nothing_installed(host, schedules)

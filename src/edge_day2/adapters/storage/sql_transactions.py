@@ -23,7 +23,7 @@ from edge_day2.adapters.storage.report_context import REPORT_CONTEXT, to_report_
 from edge_day2.adapters.storage.report_contexts import read_report_contexts
 from edge_day2.adapters.storage.rows import Plain, shape_of, to_microseconds
 from edge_day2.adapters.storage.sql_lists import SqlLists
-from edge_day2.adapters.storage.storable import check_storable, is_text
+from edge_day2.adapters.storage.storable import check_storable, is_id, is_text
 from edge_day2.domain.inventory_events import EventPage, InventoryEvent, events_of, linked_event
 from edge_day2.domain.maintenance import ReportContext
 from edge_day2.domain.resources import (
@@ -50,6 +50,7 @@ from edge_day2.errors import (
     InvalidResource,
     NotFound,
     StorageError,
+    shown,
 )
 from edge_day2.ports.clock import Clock
 
@@ -117,7 +118,7 @@ class SqlUnitOfWork(SqlLists):
         """See `UnitOfWork.get`."""
         found = self._find(kind, tenant_id, resource_id)
         if found is None:
-            raise NotFound(f"tenant {tenant_id!r} has no {kind.__name__} {resource_id!r}")
+            raise NotFound(f"tenant {shown(tenant_id)} has no {kind.__name__} {shown(resource_id)}")
         return found
 
     def all(self, kind: type[R], tenant_id: str) -> Iterator[R]:
@@ -139,7 +140,7 @@ class SqlUnitOfWork(SqlLists):
         """See `UnitOfWork.host_by_guid`."""
         host = self._holder(Host, tenant_id, guid.lower())
         if host is None:
-            raise NotFound(f"tenant {tenant_id!r} has no host with GUID {guid!r}")
+            raise NotFound(f"tenant {shown(tenant_id)} has no host with GUID {shown(guid)}")
         return host
 
     def instance_of_host(self, tenant_id: str, host_id: str) -> Instance | None:
@@ -281,7 +282,7 @@ class SqlUnitOfWork(SqlLists):
 
 
 def _no_os(tenant_id: str, resource_id: str) -> NotFound:
-    return NotFound(f"tenant {tenant_id!r} has no OSResource {resource_id!r}")
+    return NotFound(f"tenant {shown(tenant_id)} has no OSResource {shown(resource_id)}")
 
 
 def _reading() -> FailedPrecondition:
@@ -456,7 +457,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             check_relinkable(link)
             if is_text(link.current_os_id) and is_text(link.desired_os_id):
                 running.setdefault((link.os_type, link.desired_os_id), []).append(link.current_os_id)
-        if not (is_text(tenant_id) and is_text(desired_os_id)):
+        if not (is_text(tenant_id) and is_id(desired_os_id)):
             raise _no_os(tenant_id, desired_os_id)
         if self._connection.dialect.name == "postgresql":
             self._rows(statements.ONE_BY_ONE_BY_INDEX, {})
@@ -522,7 +523,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
         storable = is_text(tenant_id) and is_text(resource_id)
         rows = self._change(statements.of(kind).remove, key, constrained=True) if storable else 0
         if rows == 0:
-            raise NotFound(f"tenant {tenant_id!r} has no {kind.__name__} {resource_id!r}")
+            raise NotFound(f"tenant {shown(tenant_id)} has no {kind.__name__} {shown(resource_id)}")
         if rows is None:
             self._raise_used(resource)
         self._note(resource, None)

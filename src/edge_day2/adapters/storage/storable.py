@@ -13,8 +13,11 @@ import attrs
 from edge_day2.domain.resources import Resource
 from edge_day2.errors import InvalidResource
 
-# An index entry of PostgreSQL holds 2704 bytes; the widest ones are (tenant, id) and (tenant, profile name, image id).
+# An index entry of PostgreSQL holds 2704 bytes; the widest one is that of an instance's links: tenant and two ids.
 MAX_ID_CHARACTERS: Final = 300
+MAX_ID_BYTES: Final = 800
+# Ids, and the names by which lists are filtered.
+_INDEXED: Final = ("_id", ".profile_name", "Region.name", "Site.name", "Host.name")
 
 
 def is_text(value: str) -> bool:
@@ -34,7 +37,7 @@ def check_storable(resource: Resource, old: Resource | None = None) -> None:
     """Refuse a resource that not every database can hold. What it shares with `old`, which is stored, needs no look.
 
     Raises:
-        InvalidResource: a text has a NUL character or a lone surrogate, or an id has more than 300 characters.
+        InvalidResource: a text has a NUL character or a lone surrogate, or an id is longer than it may be.
     """
     kind = type(resource)
     for attribute in attrs.fields(kind):
@@ -43,12 +46,24 @@ def check_storable(resource: Resource, old: Resource | None = None) -> None:
             _check(f"{kind.__name__}.{attribute.name}", content)
 
 
+def is_id(value: str) -> bool:
+    """Return whether `value` can be stored as an id."""
+    return is_text(value) and not _is_too_long(value)
+
+
+def _is_too_long(value: str) -> bool:
+    # No character has more than 4 bytes.
+    length = len(value)
+    return length > MAX_ID_CHARACTERS or (4 * length > MAX_ID_BYTES and len(value.encode()) > MAX_ID_BYTES)
+
+
 def _check(name: str, value: object) -> None:
     if isinstance(value, str):
         if not is_text(value):
             raise InvalidResource(name, value, "a text without NUL characters and lone surrogates")
-        if len(value) > MAX_ID_CHARACTERS and name.endswith(("_id", ".profile_name")):
-            raise InvalidResource(name, value, f"at most {MAX_ID_CHARACTERS} characters")
+        if name.endswith(_INDEXED) and _is_too_long(value):
+            expected = f"at most {MAX_ID_CHARACTERS} characters, and {MAX_ID_BYTES} bytes in UTF-8"
+            raise InvalidResource(name, value, expected)
     elif isinstance(value, tuple):
         for item in value:
             _check(name, item)
