@@ -31,6 +31,7 @@ def until(condition: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, what
+        # A look now and then at what can't be waited for.
         time.sleep(0.005)
 
 

@@ -139,6 +139,7 @@ def test_a_writer_gets_in_between_the_batches_of_another(path: Path, writers: st
         while not over.is_set():
             with inventory.writing():
                 batches.append(1)
+                # Not a wait for something: how long a batch holds the others up.
                 time.sleep(0.05)
 
     url = f"sqlite:///{path}"

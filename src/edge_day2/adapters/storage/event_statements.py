@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -30,7 +29,7 @@ from sqlalchemy import (
 )
 
 from edge_day2.adapters.storage.event_places import Place
-from edge_day2.adapters.storage.rows import Plain, to_microseconds
+from edge_day2.adapters.storage.rows import Plain, from_microseconds, to_microseconds
 from edge_day2.adapters.storage.schema import INVENTORY_EVENT, INVENTORY_EVENT_FORGOTTEN
 from edge_day2.domain.inventory_events import EventKind, InventoryEvent
 
@@ -38,7 +37,6 @@ _E: Final = INVENTORY_EVENT.c
 _F: Final = INVENTORY_EVENT_FORGOTTEN.c
 _OF_TENANT: Final = _E.tenant_id == bindparam("tenant")
 _PLACE: Final = tuple_(_E.transaction_id, _E.position)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _number(value: ColumnElement[Any]) -> ColumnElement[int]:
@@ -141,7 +139,7 @@ def to_event(row: Sequence[Any]) -> tuple[Place, InventoryEvent]:
         tenant_id=tenant_id,
         kind=EventKind[kind],
         resource_id=resource_id,
-        at=_EPOCH + timedelta(microseconds=recorded_at),
+        at=from_microseconds(recorded_at),
         detail=tuple(json.loads(detail).items()),
     )
     return (transaction, position), event

@@ -22,7 +22,7 @@ from edge_day2.adapters.storage.event_log import EventLog
 from edge_day2.adapters.storage.memory_lists import MemoryLists, regions_around
 from edge_day2.adapters.storage.persistent import PersistentMap
 from edge_day2.adapters.storage.references import Kind, references, unique_key
-from edge_day2.adapters.storage.storable import check_storable
+from edge_day2.adapters.storage.storable import check_new, check_storable
 from edge_day2.adapters.storage.turns import MemoryTurns
 from edge_day2.domain.inventory_events import EventPage, InventoryEvent, events_of, linked_event
 from edge_day2.domain.maintenance import ReportContext, nothing_installed
@@ -336,9 +336,7 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         return content
 
     def add(self, resource: Resource) -> None:
-        check_storable(resource)
-        if isinstance(resource, Region):
-            check_region(resource, (resource.parent_id,))
+        check_new(resource)
         self._check_unique(resource)
         self._check_references(resource)
         self._put(None, resource)
@@ -388,7 +386,7 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         for instance in chosen:
             self._place(instance, evolve(instance, desired_os_id=desired_os_id))
         for former, count in Counter(instance.desired_os_id for instance in chosen).items():
-            self._happened.append(linked_event(tenant_id, former, desired_os_id, count, self._clock.now()))
+            self._note_links(tenant_id, former, desired_os_id, count)
         return len(chosen)
 
     def forget_events(self, tenant_id: str, before: datetime) -> int:
@@ -418,11 +416,7 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
         for instance_id in chosen:
             instance = self.get(Instance, rollout.tenant_id, instance_id)
             self._place(instance, evolve(instance, desired_os_id=rollout.target_os_id, admitted_at=at))
-        if chosen:
-            event = linked_event(
-                rollout.tenant_id, link.desired_os_id, rollout.target_os_id, len(chosen), self._clock.now()
-            )
-            self._happened.append(event)
+        self._note_links(rollout.tenant_id, link.desired_os_id, rollout.target_os_id, len(chosen))
         return len(chosen)
 
     def delete(self, resource: Resource) -> None:
@@ -459,6 +453,10 @@ class _WritingUnitOfWork(MemoryUnitOfWork):
             if not itself and self._find(kind, resource.tenant_id, resource_id) is None:
                 named = f"{type(resource).__name__} {resource.resource_id!r} refers to {kind.__name__} {resource_id!r}"
                 raise NotFound(f"{named}, which tenant {resource.tenant_id!r} doesn't have")
+
+    def _note_links(self, tenant_id: str, from_os_id: str, desired_os_id: str, count: int) -> None:
+        if count:
+            self._happened.append(linked_event(tenant_id, from_os_id, desired_os_id, count, self._clock.now()))
 
     def _put(self, old: Resource | None, new: Resource | None) -> None:
         self._place(old, new)

@@ -59,6 +59,11 @@ def to_microseconds(instant: datetime) -> int:
     return (instant - _EPOCH) // _MICROSECOND
 
 
+def from_microseconds(number: int) -> datetime:
+    """Return the aware instant that a column holds."""
+    return _EPOCH + timedelta(microseconds=number)
+
+
 @frozen
 class _Codec:
     """How one attribute is written to its column and read from it."""
@@ -73,7 +78,7 @@ def _names(kind: type[Enum]) -> _Codec:
 
 _INSTANT: Final = _Codec(
     lambda instant: None if instant is None else to_microseconds(instant),
-    lambda number: None if number is None else _EPOCH + timedelta(microseconds=number),
+    lambda number: None if number is None else from_microseconds(number),
 )
 _LIST: Final = _Codec(
     lambda texts: json.dumps(texts, ensure_ascii=False, separators=(",", ":")) if texts else "[]",

@@ -23,7 +23,7 @@ from edge_day2.adapters.storage.report_context import REPORT_CONTEXT, to_report_
 from edge_day2.adapters.storage.report_contexts import read_report_contexts
 from edge_day2.adapters.storage.rows import Plain, shape_of, to_microseconds
 from edge_day2.adapters.storage.sql_lists import SqlLists
-from edge_day2.adapters.storage.storable import check_storable, is_id, is_text
+from edge_day2.adapters.storage.storable import check_new, check_storable, is_id, is_text
 from edge_day2.domain.inventory_events import EventPage, InventoryEvent, events_of, linked_event
 from edge_day2.domain.maintenance import ReportContext
 from edge_day2.domain.resources import (
@@ -33,7 +33,6 @@ from edge_day2.domain.resources import (
     OSResource,
     OSType,
     OSUpdateRun,
-    Region,
     Resource,
     check_region,
     check_relinkable,
@@ -309,6 +308,10 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
     def _note(self, old: Resource | None, new: Resource | None) -> None:
         self._happened.extend(events_of(old, new, self._clock.now()))
 
+    def _note_links(self, tenant_id: str, from_os_id: str, desired_os_id: str, count: int) -> None:
+        if count:
+            self._happened.append(linked_event(tenant_id, from_os_id, desired_os_id, count, self._clock.now()))
+
     def store_events(self) -> None:
         """Store what happened in this transaction, at its end."""
         if self._happened:
@@ -349,9 +352,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             raise self._fail(translate(error)) from error
 
     def add(self, resource: Resource) -> None:
-        check_storable(resource)
-        if isinstance(resource, Region):
-            check_region(resource, (resource.parent_id,))
+        check_new(resource)
         shape = shape_of(type(resource))
         if self._change(insert(shape.table), shape.to_columns(resource), constrained=True) is None:
             self._raise_broken_rule(resource, is_new=True)
@@ -365,9 +366,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
         for kind in KINDS:
             found = [resource for resource in resources if type(resource) is kind]
             for resource in found:
-                check_storable(resource)
-                if isinstance(resource, Region):
-                    check_region(resource, (resource.parent_id,))
+                check_new(resource)
             if found:
                 shape = shape_of(kind)
                 self._connection.execute(insert(shape.table), [shape.to_columns(resource) for resource in found])
@@ -474,9 +473,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
             done = self._change(statements.RELINK, wanted, constrained=True)
             if done is None:
                 raise _no_os(tenant_id, desired_os_id)
-            if done:
-                event = linked_event(tenant_id, old_desired, desired_os_id, done, self._clock.now())
-                self._happened.append(event)
+            self._note_links(tenant_id, old_desired, desired_os_id, done)
             count += done
             if count == at_most:
                 break
@@ -512,9 +509,7 @@ class SqlWritingUnitOfWork(SqlUnitOfWork):
         done = self._change(statement, wanted, constrained=True)
         if done is None or (not done and not self._exists(OSResource, rollout.tenant_id, rollout.target_os_id)):
             raise _no_os(rollout.tenant_id, rollout.target_os_id)
-        if done:
-            event = linked_event(rollout.tenant_id, link.desired_os_id, rollout.target_os_id, done, self._clock.now())
-            self._happened.append(event)
+        self._note_links(rollout.tenant_id, link.desired_os_id, rollout.target_os_id, done)
         return done
 
     def delete(self, resource: Resource) -> None:

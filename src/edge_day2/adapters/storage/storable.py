@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from edge_day2.domain.resources import Resource
+from edge_day2.domain.resources import Region, Resource, check_region
 from edge_day2.errors import InvalidResource
 
 # An index entry of PostgreSQL holds 2704 bytes; the widest one is that of an instance's links: tenant and two ids.
@@ -44,6 +44,17 @@ def check_storable(resource: Resource, old: Resource | None = None) -> None:
         content = getattr(resource, attribute.name)
         if old is None or content is not getattr(old, attribute.name):
             _check(f"{kind.__name__}.{attribute.name}", content)
+
+
+def check_new(resource: Resource) -> None:
+    """Refuse a new resource that no Inventory may hold, whatever else it holds.
+
+    Raises:
+        InvalidResource: as `check_storable`, or it is a region inside itself.
+    """
+    check_storable(resource)
+    if isinstance(resource, Region):
+        check_region(resource, (resource.parent_id,))
 
 
 def is_id(value: str) -> bool:
