@@ -52,12 +52,16 @@ class Places(Protocol):
         ...
 
 
+def _microseconds(instant: datetime) -> int:
+    return (instant - _EPOCH) // datetime.resolution
+
+
 def plain(value: object) -> str | int | tuple[str, str] | None:
     """Return a field's value as a plain one, the same in every process; instants are microseconds since 1970."""
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, datetime):
-        return (value - _EPOCH) // (datetime.resolution)
+        return _microseconds(value)
     if isinstance(value, ScheduleTarget):
         return value.level.name, value.resource_id
     if value is None or isinstance(value, str | bool):
@@ -293,7 +297,7 @@ class RunFilter(ResourceFilter[OSUpdateRun]):
         return True
 
     def place(self, resource: OSUpdateRun) -> tuple[str | int, ...]:
-        return ((resource.start_time - _EPOCH) // datetime.resolution, resource.resource_id)
+        return (_microseconds(resource.start_time), resource.resource_id)
 
 
 def _lies_in(site_id: str | None, wanted_site: str | None, wanted_region: str | None, places: Places) -> bool:
