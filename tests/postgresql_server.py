@@ -75,7 +75,9 @@ class PostgresqlServer:
                 # A look now and then at what tells nobody that it is ready.
                 time.sleep(0.1)
             else:
-                return
+                break
+        # Takes note of the process that runs now, which it has not where it gave up.
+        self._server.ensure_postgres_running()
 
 
 @contextmanager
