@@ -34,6 +34,7 @@ from edge_day2.testing.model_nodes import ModelABNode
 from orchestrator import EDGE as EDGE_PROFILE
 from orchestrator import NEW_EDGE, OLD_EDGE, change, install, manager, os_id
 from report_fleet import EDGE, NOW, TENANT, Fleet
+from vm.node_bench import states
 from wire_server import says
 
 S = UpdateStatusType
@@ -229,6 +230,14 @@ def test_an_agent_tells_why_an_update_failed(caplog: pytest.LogCaptureFixture, m
     assert events(caplog)[-1] == ("WARNING", "update_failed")
     assert fields(caplog.records[-1])["failure_reason"] == "download"
     assert "\n" not in caplog.messages[-1]
+
+
+def test_the_firmware_bench_reads_the_states_of_an_update(caplog: pytest.LogCaptureFixture) -> None:
+    bench = AgentBench(edge())
+    bench.run()
+
+    way = "checking clearing downloading installing arming rebooting verifying committing updated"
+    assert states("\n".join(caplog.messages)) == way.split()
 
 
 def test_an_agent_that_is_not_heard_says_so_once(caplog: pytest.LogCaptureFixture) -> None:

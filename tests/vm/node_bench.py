@@ -28,7 +28,7 @@ from vm.volatile_disk import VolatileDisk, by_chance
 OLD, NEW = "3.1", "3.2"
 # What the agent says when nothing is left to do, and nothing is begun again by itself.
 _SETTLED: Final = re.compile(r"^agent: (up to date|not updated: .*until the desired OS changes)", re.MULTILINE)
-_STATE: Final = re.compile(rf"{GUID}: (\w+)$", re.MULTILINE)
+_STATE: Final = re.compile(r"[0-9a-f-]{36}: (?:update|the update ended): (\w+)")
 _UP: Final = re.compile(r"^vm: up from (slot-[ab]) with (\S+)$", re.MULTILINE)
 # BdsDxe is the part of the firmware that starts boot entries.
 _START: Final = "BdsDxe: starting"
@@ -37,6 +37,11 @@ _LETTERS: Final = {
     UpdateStatusType.DOWNLOADING: "G", UpdateStatusType.DOWNLOADED: "O", UpdateStatusType.STARTED: "S",
     UpdateStatusType.UPDATED: "U", UpdateStatusType.UP_TO_DATE: "T", UpdateStatusType.FAILED: "F",
 }  # fmt: skip
+
+
+def states(text: str) -> list[str]:
+    """Return the states that an update entered, by what the agent logged."""
+    return _STATE.findall(text)
 
 
 @frozen(kw_only=True)
@@ -60,7 +65,14 @@ class NodeBench:
 
     def wait_for_state(self, name: str) -> None:
         """Wait until the agent enters a state."""
-        self.machine.wait(lambda: name in _STATE.findall(self.machine.text()), f"state {name}")
+
+        def entered() -> bool:
+            # In this order: what is said in between isn't missed.
+            settled, said = self._settled(), states(self.machine.text())
+            assert name in said or not settled, f"the node settled without {name!r}, after {said}"
+            return name in said
+
+        self.machine.wait(entered, f"state {name}")
 
     def wait_until_up(self, slot: Partition) -> None:
         """Wait until the OS in `slot` is up."""
@@ -72,12 +84,11 @@ class NodeBench:
 
     def wait_until_settled(self) -> None:
         """Wait until the agent of the boot that runs has nothing left to do, and the orchestrator heard the end."""
+        self.machine.wait(self._settled, "the agent settles and the orchestrator hears of it")
 
-        def settled() -> bool:
-            last_boot = self.machine.text().rpartition("vm: up from ")[2]
-            return _SETTLED.search(last_boot) is not None and self._end_is_told()
-
-        self.machine.wait(settled, "the agent settles and the orchestrator hears of it")
+    def _settled(self) -> bool:
+        last_boot = self.machine.text().rpartition("vm: up from ")[2]
+        return _SETTLED.search(last_boot) is not None and self._end_is_told()
 
     def _end_is_told(self) -> bool:
         runs, told = self.plane.runs(), self.plane.told()
