@@ -1,15 +1,15 @@
 """Automatic linking of a large fleet: seconds and peak memory, as a pure plan, on SQLite and on PostgreSQL.
 
     python benchmarks/bench_linking.py [--instances 1000000] [--databases sqlite postgresql] [--batch 5000 …]
-                                       [--folder DIR]
+                                       [--threads 1 2] [--folder DIR]
 
 Four of five instances run an immutable OS and are due for a newer one. Memory is measured in a child process of its
 own for each part: the peak of the whole process, interpreter and libraries included. Making the database is not part
-of the time. Each further reconciliation has a newer revision to link: one alone for each size of batch, and a last one
-while a node after the other reports something new from another process; what the slowest of them waited is the time
-that a report took as a whole.
+of the time. Each further reconciliation has a newer revision to link: one alone for each size of batch and, on
+PostgreSQL, each number of threads, and a last one while a node after the other reports something new from another
+process; what the slowest of them waited is the time that a report took as a whole.
 
-Ends with status 1 where a limit is passed: 20 seconds, 300 MB.
+Ends with status 1 where a limit is passed, 20 seconds or 300 MB, and no other number of threads keeps to it.
 """
 
 from __future__ import annotations
@@ -88,11 +88,13 @@ def manifest(content: OSProfile) -> str:
     return "spec:\n" + "".join(f"  {key}: {value!r}\n" for key, value in said.items())
 
 
-def reconcile(url: str, version: str, batch: int) -> tuple[int, float, float]:
+def reconcile(url: str, version: str, batch: int, threads: int = 1) -> tuple[int, float, float]:
     """Reconcile a stored fleet with a new revision. Return links, seconds and peak memory."""
     with open_inventory(url) as inventory:
         mode, source = LinkingMode.AUTOMATIC, OneRevision(version)
-        manager = OSResourceManager(inventory, source, revision=version, mode=mode, batch_size=batch)
+        manager = OSResourceManager(
+            inventory, source, revision=version, mode=mode, batch_size=batch, linking_threads=threads
+        )
         start = time.perf_counter()
         report = manager.reconcile(TENANT)
         return report.linked_instances, time.perf_counter() - start, peak_megabytes()
@@ -154,11 +156,15 @@ def run(database: Database, options: argparse.Namespace) -> bool:
     print(database.settings())
     url = database.url("linked")
     in_a_process_of_its_own(fill, url, count)
+    threads = options.threads if "postgresql" in url else [1]
     for batch in options.batch:
-        database.settle("linked")
-        result = in_a_process_of_its_own(reconcile, url, f"3.{version}", batch)
-        kept = show(f"  by {batch:,}", count, result) and kept
-        version += 1
+        ways = []
+        for at_once in threads:
+            database.settle("linked")
+            result = in_a_process_of_its_own(reconcile, url, f"3.{version}", batch, at_once)
+            ways.append(show(f"  by {batch:,} in {at_once} thread(s)", count, result))
+            version += 1
+        kept = any(ways) and kept
     database.settle("linked")
     reconcile_under_reports(url, count, f"3.{version}", options.batch[0])
     return kept
@@ -170,6 +176,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=1_000_000)
     parser.add_argument("--databases", nargs="*", choices=DATABASES, default=list(DATABASES))
     parser.add_argument("--batch", type=int, nargs="+", default=[DEFAULT_BATCH], help="sizes to try, one after another")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="how many to try, on PostgreSQL")
     parser.add_argument("--folder", type=Path, help="where the databases are made (default: a temporary folder)")
     options = parser.parse_args()
     planned = in_a_process_of_its_own(pure_plan, options.instances, f"3.{VERSIONS}")

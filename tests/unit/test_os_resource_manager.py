@@ -201,6 +201,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_done(inventory: Inven
         manager(inventory, revision="../elsewhere")
     with pytest.raises(InvalidValue, match="batch_size"):
         manager(inventory, batch_size=0)
+    with pytest.raises(InvalidValue, match="linking_threads"):
+        manager(inventory, linking_threads=0)
     with pytest.raises(NotFound):
         manager(inventory, revision="7.7.7").reconcile("tenant")
     assert stored(inventory) == {}

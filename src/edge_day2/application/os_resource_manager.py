@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Final
 
 from attrs import define, evolve, field
@@ -71,6 +73,8 @@ class OSResourceManager:
 
     `revision` is a revision's name or a selector `~X.Y.Z`. `enabled_profiles` are the names of the profiles to use;
     None means all that are published. `files` is where package manifests and lists of CVEs are; None: they aren't read.
+    Instances are linked in transactions of `batch_size`, one OS Resource after the other, or several side by side in
+    `linking_threads` with a connection each: worth it with PostgreSQL, while SQLite lets one write at a time.
     `clock` says when a revision was reconciled, and in mode AUTOMATIC rollouts go by it. `metrics` is told of every
     run; it names the tenants `named_tenants`.
     """
@@ -85,13 +89,15 @@ class OSResourceManager:
         enabled_profiles: Collection[str] | None = None,
         files: ReleaseFiles | None = None,
         batch_size: int = _BATCH,
+        linking_threads: int = 1,
         clock: Clock = WALL_CLOCK,
         metrics: Metrics = NO_METRICS,
         named_tenants: Collection[str] = (),
     ) -> None:
-        """Raises InvalidValue where `revision`, `batch_size` or the name of a profile makes no sense."""
-        if batch_size < 1:
-            raise InvalidValue("batch_size", batch_size, "at least 1")
+        """Raises InvalidValue where `revision`, a number or the name of a profile makes no sense."""
+        for name, number in (("batch_size", batch_size), ("linking_threads", linking_threads)):
+            if number < 1:
+                raise InvalidValue(name, number, "at least 1")
         if enabled_profiles is not None and not all(enabled_profiles):
             # What a comma-separated setting that is empty comes to; it would enable nothing and say nothing.
             raise InvalidValue("enabled_profiles", enabled_profiles, "names that aren't empty")
@@ -102,6 +108,7 @@ class OSResourceManager:
         self._enabled = None if enabled_profiles is None else frozenset(enabled_profiles)
         self._files = files
         self._batch_size = batch_size
+        self._linking_threads = linking_threads
         self._clock = clock
         self._account = ReconcileAccount(HarmlessMetrics(metrics, named_tenants=named_tenants), mode)
         self._rollouts = RolloutManager(inventory, clock=clock, batch_size=batch_size)
@@ -272,8 +279,7 @@ class OSResourceManager:
             if not due:
                 break
             before = links.linked.total()
-            for desired, alike in due.items():
-                links.linked[desired] += self._link(tenant_id, alike, desired)
+            self._link_each(tenant_id, due, links.linked)
             # Others held some of them, or linked them down just now.
             due, _ = self._due(tenant_id, plan)
             if links.linked.total() == before:
@@ -294,6 +300,18 @@ class OSResourceManager:
                 else:
                     due.setdefault(verdict.resource_id, {})[link] = count
         return due, skipped
+
+    def _link_each(self, tenant_id: str, due: Mapping[str, Collection[Link]], linked: Counter[str]) -> None:
+        def link(desired_os_id: str) -> int:
+            return self._link(tenant_id, due[desired_os_id], desired_os_id)
+
+        with ExitStack() as stack:
+            link_all: Callable[..., Iterator[int]] = map
+            if self._linking_threads > 1:
+                threads = ThreadPoolExecutor(self._linking_threads, thread_name_prefix="edge_day2-linking")
+                link_all = stack.enter_context(threads).map
+            for desired_os_id, count in zip(due, link_all(link, due), strict=True):
+                linked[desired_os_id] += count
 
     def _link(self, tenant_id: str, links: Collection[Link], desired_os_id: str) -> int:
         """Relink the instances with these links, batch by batch; return how many it was."""

@@ -179,15 +179,23 @@ INSTANCE: Final = Table(
     _refers("os_update_policy_id", "os_update_policy"),
     CheckConstraint("os_type <> 'MUTABLE' OR current_os_id = desired_os_id", name="mutable_link"),
     Index("instance_host", "tenant_id", "host_id", unique=True),
-    Index("instance_links", "tenant_id", "current_os_id", "desired_os_id", "os_type"),
     _listed("instance_desired_os", "desired_os_id"),
-    _listed("instance_policy", "os_update_policy_id"),
     _listed("instance_current_os", "current_os_id"),
     _listed("instance_type", "os_type"),
     _listed("instance_status", "update_status"),
 )
 _DUE: Final = INSTANCE.c.current_os_id != INSTANCE.c.desired_os_id
 Index("instance_due", INSTANCE.c.tenant_id, INSTANCE.c.resource_id, sqlite_where=_DUE, postgresql_where=_DUE)
+# Few instances have a policy of their own, and PostgreSQL puts each changed row into every index that may have it.
+_POLICY: Final = INSTANCE.c.os_update_policy_id.is_not(None)
+Index(
+    "instance_policy",
+    INSTANCE.c.tenant_id,
+    INSTANCE.c.os_update_policy_id,
+    INSTANCE.c.resource_id,
+    sqlite_where=_POLICY,
+    postgresql_where=_POLICY,
+)
 _UNHEARD: Final = INSTANCE.c.last_seen.is_not(None)
 Index(
     "instance_last_seen",

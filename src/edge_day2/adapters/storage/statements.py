@@ -131,11 +131,12 @@ _ALIKE: Final = (
     .where(
         _OF_TENANT,
         INSTANCE.c.desired_os_id == bindparam("desired"),
-        # An expression, so that rows come by the index of the desired OS: there neighbours in the table follow each
-        # other, and a page with rows of several links is written once.
+        # An expression, and in the order of ids, so that rows come by the index of the desired OS: there neighbours in
+        # the table follow each other, and a page with rows of several links is written once.
         Among(INSTANCE.c.current_os_id.concat(""), listed("current")),
         INSTANCE.c.os_type == bindparam("kind"),
     )
+    .order_by(INSTANCE.c.resource_id)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)
 )
