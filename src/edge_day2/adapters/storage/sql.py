@@ -1,7 +1,7 @@
 """The Inventory in an SQL database: SQLite or PostgreSQL, with the same tables, statements and promises.
 
-Here is how a transaction begins and ends. What happens in one is in `sql_transactions`, how a database is reached in
-`databases`.
+Here is how a transaction begins and ends. What happens in one is in `sql_reading` and `sql_writing`, how a database is
+reached in `databases`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from edge_day2.adapters.storage import databases
 from edge_day2.adapters.storage.failures import translated
 from edge_day2.adapters.storage.migrations import migrate
 from edge_day2.adapters.storage.server_turns import ServerTurns
-from edge_day2.adapters.storage.sql_transactions import SqlUnitOfWork, SqlWritingUnitOfWork
+from edge_day2.adapters.storage.sql_reading import SqlUnitOfWork
+from edge_day2.adapters.storage.sql_writing import SqlWritingUnitOfWork
 from edge_day2.adapters.storage.turns import FileTurns
 from edge_day2.adapters.storage.writers import Writers
 from edge_day2.errors import StorageError
