@@ -289,6 +289,18 @@ def test_a_token_service_that_gives_none_is_said(
     assert "gave no token" in str(rejected(service, "0.9.9").get("ubuntu"))
 
 
+@pytest.mark.parametrize("term", ["1" + "0" * 400, "1e999", "NaN", "-1", '"soon"', "null", "true"])
+def test_a_token_with_a_term_that_makes_no_sense_is_used(
+    registry: FakeRegistry, service: OciReleaseService, term: str
+) -> None:
+    ask_for_token(registry, registry.address + "/token?x=1")
+    for name in PROFILES:
+        scope = f"repository%3A{PREFIX.replace('/', '%2F')}%2F{name}%3Apull"
+        answer = f'{{"token": "given", "expires_in": {term}}}'.encode()
+        registry.say(f"/token?x=1&service=tests&scope={scope}", Reply(answer))
+    assert len(read(service, "0.9.9")) == 2
+
+
 def test_a_token_service_on_a_host_that_is_not_allowed_is_not_asked(
     registry: FakeRegistry, service: OciReleaseService
 ) -> None:

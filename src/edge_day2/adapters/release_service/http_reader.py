@@ -34,6 +34,7 @@ _LARGEST_TOKEN_ANSWER: Final = 1 << 16
 # A token without a term is good for 60 s (distribution's token specification); renewed a little before its end.
 _TOKEN_SECONDS: Final = 60
 _TOKEN_MARGIN_SECONDS: Final = 5
+_LONGEST_TOKEN_SECONDS: Final = 86_400
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _CHALLENGE: Final = re.compile(r"bearer\s+(.*)", re.IGNORECASE | re.DOTALL)
 
@@ -279,9 +280,11 @@ def _token(content: bytes, realm: str) -> tuple[str, float]:
     fields = document if isinstance(document, dict) else {}
     token = fields.get("token") or fields.get("access_token")
     seconds = fields.get("expires_in", _TOKEN_SECONDS)
-    if not isinstance(token, str) or not token.isascii() or not token.isprintable() or isinstance(seconds, bool):
+    if not isinstance(token, str) or not token.isascii() or not token.isprintable():
         raise Internal(f"the token service {shown(realm)} gave no token")
-    return token, float(seconds) if isinstance(seconds, int | float) else float(_TOKEN_SECONDS)
+    if not isinstance(seconds, int | float) or not seconds > 0:  # NaN is neither
+        seconds = _TOKEN_SECONDS
+    return token, float(min(seconds, _LONGEST_TOKEN_SECONDS))
 
 
 def _raise_for(answer: Answer, url: str) -> None:
