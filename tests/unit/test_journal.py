@@ -130,6 +130,8 @@ def test_every_record_that_an_exploration_meets_comes_back(
         encode(IMMUTABLE)[:-20],
         encode(IMMUTABLE).replace(b"ttyS0", b"ttyS1"),
         encode(IMMUTABLE).replace(b"3.0.20260301", b"3.0.20260302"),
+        encode(IMMUTABLE).replace(b"ttyS0", b"tty\xed\xbf\xbf"),
+        encode(IMMUTABLE).replace(b"ttyS0", rb"tty\ud800"),
     ],
 )
 def test_what_is_torn_or_foreign_is_unreadable(content: bytes) -> None:
@@ -161,6 +163,12 @@ def test_nothing_is_coerced_and_nothing_is_guessed(field: str, value: object) ->
 def stored_in_format_1(state: str) -> bytes:
     lines = (DATA / "journal_format_1.jsonl").read_bytes().splitlines()
     return next(line for line in lines if json.loads(line)["record"]["flow"]["name"] == state)
+
+
+def test_a_text_that_is_no_unicode_can_be_stored() -> None:
+    record = AgentRecord(refused="a file named \udc80")
+
+    assert decode(encode(record)) == AgentRecord(refused="a file named ?")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,8 @@ def _check_state(state: Update) -> None:
 
 
 def _dump(document: object) -> bytes:
-    return json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
+    # A lone surrogate, from a file name in a failure's log say, must not keep the record from being stored.
+    return json.dumps(document, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode(errors="replace")
 
 
 def _digest(document: object) -> str:
