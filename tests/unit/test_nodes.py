@@ -312,6 +312,14 @@ def test_whatever_an_adapter_of_a_mutable_node_raises_is_an_event(
     assert type(node.carry_out(command, NOW)) is event
 
 
+@pytest.mark.parametrize("node", [ab_node()[1], apt_node()[1]], ids=["immutable", "mutable"])
+def test_whatever_an_adapter_raises_the_node_cannot_be_observed(
+    surprises: type[Exception], node: ImmutableNode | MutableNode
+) -> None:
+    with pytest.raises(NodeFailure, match="Surprise: a defect of an adapter"):
+        node.observe(NOW)
+
+
 @pytest.mark.parametrize(("command", "event"), AB_COMMANDS, ids=name_of)
 def test_only_what_depends_on_the_window_of_an_immutable_node_is_paused_by_it(
     monkeypatch: pytest.MonkeyPatch, command: Command, event: type[FailedEvent]

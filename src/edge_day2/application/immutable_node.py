@@ -54,10 +54,15 @@ class ImmutableNode:
 
     def observe(self, at: datetime) -> Observation:
         """See `NodePort.observe`."""
-        boot = self.bootloader.state()
+        try:
+            boot, boot_id = self.bootloader.state(), self.system.boot_id()
+        except NodeFailure:
+            raise
+        except Exception as error:  # whatever an adapter does, the agent goes on reporting
+            raise NodeFailure(FailureReason.UNSPECIFIED, f"{type(error).__name__}: {error}") from error
         return Observation(
             at=at,
-            boot_id=self.system.boot_id(),
+            boot_id=boot_id,
             active=boot.active,
             default=boot.default,
             one_shot=boot.one_shot,

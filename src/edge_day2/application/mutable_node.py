@@ -76,7 +76,12 @@ class MutableNode:
 
     def observe(self, at: datetime) -> Observation:
         """See `NodePort.observe`."""
-        return Observation(at=at, boot_id=self.system.boot_id(), packages=self.apt.state())
+        try:
+            return Observation(at=at, boot_id=self.system.boot_id(), packages=self.apt.state())
+        except NodeFailure:
+            raise
+        except Exception as error:  # whatever an adapter does, the agent goes on reporting
+            raise NodeFailure(FailureReason.UNSPECIFIED, f"{type(error).__name__}: {error}") from error
 
     def describe(self) -> NodeDescription:
         """See `NodePort.describe`. What is upgradable is said as the original says it; the list may be cut short."""
