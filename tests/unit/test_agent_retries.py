@@ -65,6 +65,48 @@ def tries_of(bench: AgentBench) -> int:
     return found
 
 
+def test_an_agent_that_may_try_for_months_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks(monkeypatch, ModelABNode, "write")
+    bench = AgentBench(edge(schedule=FOREVER), AgentPolicy(retries=60))
+
+    for _ in range(70):
+        bench.run()
+        bench.clock.later(DAY)
+
+    assert tries_of(bench) == 60
+
+
+def test_a_failure_of_a_clock_that_was_far_ahead_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        breaks(broken, ModelABNode, "write")
+        bench = AgentBench(edge(schedule=FOREVER))
+        bench.clock.later(400 * DAY)
+        bench.run()
+    assert bench.state == "failed"
+
+    bench.clock.later(-400 * DAY)
+    bench.run()
+    bench.clock.later(HOUR)
+    bench.run()
+
+    assert bench.state == "updated"
+
+
+def test_an_update_begun_by_a_clock_that_was_far_ahead_does_not_put_off_the_next() -> None:
+    bench = AgentBench(ubuntu(schedule=FOREVER))
+    bench.clock.later(400 * DAY)
+    bench.run()
+    assert bench.state == "updated"
+    bench.node.available["curl"] = "8"
+
+    bench.clock.later(-400 * DAY)
+    for _ in range(2):
+        bench.run()
+        bench.clock.later(DAY)
+
+    assert bench.node.packages["curl"] == "8"
+
+
 def test_tries_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(monkeypatch, ModelABNode, "write")
     bench = AgentBench(edge(schedule=FOREVER), AgentPolicy(retries=3))

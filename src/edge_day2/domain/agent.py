@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import evolve, frozen
 
@@ -51,6 +51,9 @@ from edge_day2.domain.statuses import EntryStatus, FailureReason, StatusDetail, 
 from edge_day2.domain.targets import Target, target_of
 
 Update: TypeAlias = FlowState[ImmutableUpdate] | FlowState[MutableUpdate]
+
+# Beyond any limit that makes sense, and far from what a timedelta can't hold.
+_MOST_DOUBLINGS: Final = 20
 
 
 @frozen(kw_only=True)
@@ -193,7 +196,7 @@ def _next_mutable(record: AgentRecord, target: PackageTarget, seen: Situation, p
     if held(record, seen.now, policy):
         return None
     # Once per window; one that never closes counts as a new one every day.
-    a_day_later = previous.begun is not None and seen.now - previous.begun >= policy.daily
+    a_day_later = previous.begun is not None and not _within(policy.daily, previous.begun, seen.now)
     again = seen.clock.begins or a_day_later
     return MUTABLE_FLOW.start(evolve(begun, retries=previous.retries)) if again else None
 
@@ -227,8 +230,9 @@ def held(record: AgentRecord, now: datetime, policy: AgentPolicy) -> str:
     if data.retries >= policy.retries:
         return f"{name} failed {data.retries} times ({failure.log}): {until}"
     tries = data.retries + data.boot_failures + data.interruptions
-    distance = min(policy.retry_after * 2 ** max(tries - 1, 0), policy.retry_at_most)
-    if now < failure.at + distance:
+    doublings = min(max(tries - 1, 0), _MOST_DOUBLINGS)
+    distance = min(policy.retry_after * 2**doublings, policy.retry_at_most)
+    if _within(distance, failure.at, now):
         return f"{name} failed ({failure.log}): tried again after {failure.at + distance:%Y-%m-%d %H:%M} UTC"
     return ""
 
@@ -239,7 +243,13 @@ def _held_packages(state: str, data: MutableUpdate, now: datetime, policy: Agent
         return ""
     until = failure.at + policy.rollback_pause
     log = f"the update failed {data.retries} times and was rolled back ({failure.log})"
-    return f"{log}: tried again after {until:%Y-%m-%d %H:%M} UTC" if now < until else ""
+    waits = _within(policy.rollback_pause, failure.at, now)
+    return f"{log}: tried again after {until:%Y-%m-%d %H:%M} UTC" if waits else ""
+
+
+def _within(length: timedelta, at: datetime, now: datetime) -> bool:
+    # What lies further ahead happened under a clock that was wrong then: waiting for it could take years.
+    return abs(now - at) < length
 
 
 def forgotten(record: AgentRecord) -> AgentRecord:
