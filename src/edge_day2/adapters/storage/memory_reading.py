@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar, cast
@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 from edge_day2.adapters.storage.event_log import EventLog
 from edge_day2.adapters.storage.memory_content import EMPTY_GROUP, EMPTY_TABLE, Content
 from edge_day2.adapters.storage.memory_lists import MemoryLists, regions_around
+from edge_day2.adapters.storage.reading_only import ReadingOnly
 from edge_day2.adapters.storage.references import Kind
 from edge_day2.adapters.storage.storable import check_storable
 from edge_day2.domain.inventory_events import EventPage
@@ -29,7 +30,7 @@ from edge_day2.domain.resources import (
     Site,
     without_lists,
 )
-from edge_day2.domain.rollout import Admission, Rollout
+from edge_day2.domain.rollout import Rollout
 from edge_day2.domain.rollout_progress import (
     PlacesInFlight,
     WaveLink,
@@ -38,12 +39,12 @@ from edge_day2.domain.rollout_progress import (
     is_in_flight,
     may_be_admitted,
 )
-from edge_day2.errors import Conflict, FailedPrecondition, NotFound, StorageError, shown
+from edge_day2.errors import Conflict, NotFound, StorageError, shown
 
 R = TypeVar("R", bound=Resource)
 
 
-class MemoryUnitOfWork(MemoryLists):
+class MemoryUnitOfWork(MemoryLists, ReadingOnly):
     """One transaction of `MemoryInventory`; see `edge_day2.ports.inventory.UnitOfWork`."""
 
     def __init__(self, content: Content) -> None:
@@ -113,10 +114,6 @@ class MemoryUnitOfWork(MemoryLists):
         """See `UnitOfWork.links`."""
         return Counter(map(link_of, self.all(Instance, tenant_id)))
 
-    def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:
-        """See `UnitOfWork.relink`."""
-        raise _reading()
-
     def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:
         """See `UnitOfWork.unheard_since`."""
         silent = [
@@ -161,10 +158,6 @@ class MemoryUnitOfWork(MemoryLists):
         sites = Counter(host.site_id for host in hosts if host.site_id is not None)
         regions = Counter(region for host in hosts if (region := self._region_of(host)) is not None)
         return PlacesInFlight(sites=sites, regions=regions)
-
-    def admit(self, rollout: Rollout, link: Link, admission: Admission, at: datetime, *, at_most: int) -> int:
-        """See `UnitOfWork.admit`."""
-        raise _reading()
 
     def tenants(self) -> tuple[str, ...]:
         """See `UnitOfWork.tenants`."""
@@ -222,38 +215,6 @@ class MemoryUnitOfWork(MemoryLists):
         """See `UnitOfWork.events_end`."""
         return self._now().events.get(tenant_id, EventLog()).cursor
 
-    def forget_events(self, tenant_id: str, before: datetime) -> int:
-        """See `UnitOfWork.forget_events`."""
-        raise _reading()
-
-    def add(self, resource: Resource) -> None:
-        """See `UnitOfWork.add`."""
-        raise _reading()
-
-    def add_all(self, resources: Iterable[Resource]) -> None:
-        """See `UnitOfWork.add_all`."""
-        raise _reading()
-
-    def replace(self, old: R, new: R) -> None:
-        """See `UnitOfWork.replace`."""
-        raise _reading()
-
-    def replace_all(self, changes: Iterable[tuple[R, R]]) -> None:
-        """See `UnitOfWork.replace_all`."""
-        raise _reading()
-
-    def delete(self, resource: Resource) -> None:
-        """See `UnitOfWork.delete`."""
-        raise _reading()
-
-    def forget_runs(self, tenant_id: str, before: datetime, *, at_most: int) -> int:
-        """See `InventoryLists.forget_runs`."""
-        raise _reading()
-
 
 def link_of(instance: Instance) -> Link:
     return Link(instance.os_type, instance.current_os_id, instance.desired_os_id)
-
-
-def _reading() -> FailedPrecondition:
-    return FailedPrecondition("a reading transaction changes nothing; use writing()")

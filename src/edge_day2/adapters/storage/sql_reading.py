@@ -5,7 +5,7 @@ Statements are in `statements`, rows in `rows`. Where connections come from is `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from edge_day2.adapters.storage import event_statements, rollout_statements, statements
 from edge_day2.adapters.storage.event_places import LAST_POSITION, START, Place, check_kept, to_cursor, to_place
 from edge_day2.adapters.storage.failures import translate
+from edge_day2.adapters.storage.reading_only import ReadingOnly
 from edge_day2.adapters.storage.references import Kind
 from edge_day2.adapters.storage.report_context import REPORT_CONTEXT, to_report_context
 from edge_day2.adapters.storage.report_contexts import read_report_contexts
@@ -24,16 +25,16 @@ from edge_day2.adapters.storage.storable import check_storable, is_text
 from edge_day2.domain.inventory_events import EventPage
 from edge_day2.domain.maintenance import ReportContext
 from edge_day2.domain.resources import Host, Instance, Link, OSResource, OSType, OSUpdateRun, Resource
-from edge_day2.domain.rollout import Admission, Rollout
+from edge_day2.domain.rollout import Rollout
 from edge_day2.domain.rollout_progress import PlacesInFlight, WaveLink
-from edge_day2.errors import EdgeDay2Error, FailedPrecondition, NotFound, StorageError, shown
+from edge_day2.errors import EdgeDay2Error, NotFound, StorageError, shown
 
 R = TypeVar("R", bound=Resource)
 
 _LOWEST_NUMBER: Final = -(2**63)
 
 
-class SqlUnitOfWork(SqlLists):
+class SqlUnitOfWork(SqlLists, ReadingOnly):
     """One transaction that only reads; see `edge_day2.ports.inventory.UnitOfWork`."""
 
     def __init__(self, connection: Connection) -> None:
@@ -146,10 +147,6 @@ class SqlUnitOfWork(SqlLists):
         rows = self._rows(statements.LINKS, {"tenant_id": tenant_id}) if is_text(tenant_id) else ()
         return {Link(OSType[kind], current, desired): count for kind, current, desired, count in rows}
 
-    def relink(self, tenant_id: str, links: Collection[Link], desired_os_id: str, *, at_most: int) -> int:
-        """See `UnitOfWork.relink`."""
-        raise _reading()
-
     def unheard_since(self, tenant_id: str, deadline: datetime) -> Iterator[Instance]:
         """See `UnitOfWork.unheard_since`."""
         shape, last_seen, after, full = shape_of(Instance), _LOWEST_NUMBER, "", is_text(tenant_id)
@@ -187,10 +184,6 @@ class SqlUnitOfWork(SqlLists):
         )
         return PlacesInFlight(sites=sites, regions=regions)
 
-    def admit(self, rollout: Rollout, link: Link, admission: Admission, at: datetime, *, at_most: int) -> int:
-        """See `UnitOfWork.admit`."""
-        raise _reading()
-
     def tenants(self) -> tuple[str, ...]:
         """See `UnitOfWork.tenants`."""
         found: list[str] = []
@@ -223,35 +216,3 @@ class SqlUnitOfWork(SqlLists):
     def _forgotten(self, tenant_id: str) -> Place | None:
         rows = self._rows(event_statements.FORGOTTEN, {"tenant": tenant_id})
         return (rows[0][0], rows[0][1]) if rows else None
-
-    def forget_events(self, tenant_id: str, before: datetime) -> int:
-        """See `UnitOfWork.forget_events`."""
-        raise _reading()
-
-    def add(self, resource: Resource) -> None:
-        """See `UnitOfWork.add`."""
-        raise _reading()
-
-    def add_all(self, resources: Iterable[Resource]) -> None:
-        """See `UnitOfWork.add_all`."""
-        raise _reading()
-
-    def replace(self, old: R, new: R) -> None:
-        """See `UnitOfWork.replace`."""
-        raise _reading()
-
-    def replace_all(self, changes: Iterable[tuple[R, R]]) -> None:
-        """See `UnitOfWork.replace_all`."""
-        raise _reading()
-
-    def delete(self, resource: Resource) -> None:
-        """See `UnitOfWork.delete`."""
-        raise _reading()
-
-    def forget_runs(self, tenant_id: str, before: datetime, *, at_most: int) -> int:
-        """See `InventoryLists.forget_runs`."""
-        raise _reading()
-
-
-def _reading() -> FailedPrecondition:
-    return FailedPrecondition("a reading transaction changes nothing; use writing()")
