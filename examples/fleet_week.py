@@ -155,7 +155,7 @@ class FleetWeek:
 
     def _reconcile(self, tenant: str, revision: str) -> None:
         _, mode = TENANTS[tenant]
-        manager = OSResourceManager(self.inventory, self._service, revision=revision, mode=mode)
+        manager = OSResourceManager(self.inventory, self._service, revision=revision, mode=mode, clock=self.clock)
         self.reports[f"{TENANTS[tenant][0]} {revision}"] = manager.reconcile(tenant)
 
     def _settle(self, tenant: str, nodes: int) -> None:
