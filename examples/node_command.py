@@ -78,6 +78,9 @@ def main(kind: type[_S], os_type: OSType, make_node: Callable[[_S, Surroundings]
         )
         node, journal, policy = make_node(settings, surroundings), settings.journal(os_type), settings.policy.policy()
         if options.check_config:
+            # Where the file doesn't say it, it is this machine's, and the settings may be another's.
+            if settings.host_guid:
+                settings.guid()
             print(f"{options.config}: good")
             return 0
         agent = PlatformUpdateAgent(

@@ -111,6 +111,24 @@ def test_the_example_shows_every_setting(monkeypatch: pytest.MonkeyPatch) -> Non
         ("[agent]", "[agent]\nlog_level = 'loud'", "found 'loud', expected debug or info or warning or error"),
         ("[policy]", "[policy]\nkernel_command_line = '['", "policy.kernel_command_line: unterminated character set"),
         ("[agent]", "[agent", "Expected"),
+        (
+            "minutes_to_reboot = 5",
+            "minutes_to_reboot = -5",
+            "AgentPolicy.time_to_reboot: found .*, expected nothing below",
+        ),
+        ("[policy]", "[policy]\ntrial_boots = 0", "AgentPolicy.trial_boots: found 0, expected a number from 1"),
+        ("[policy]", "[policy]\nretries = -1", "AgentPolicy.retries: found -1, expected nothing below zero"),
+        ("[agent]", "[agent]\ninterval_seconds = 0", "ServiceTimes.interval: found 0.0, expected seconds above zero"),
+        (
+            "[agent]",
+            "[agent]\nfirst_retry_seconds = inf",
+            "ServiceTimes.first_retry: found inf, expected seconds from 0",
+        ),
+        ("[health]", "[health]\ndeadline_seconds = nan", "deadline_seconds: found nan, expected seconds from 0"),
+        ("[health]", "[health]\ncommands = [[]]", "command: found .*, expected a program and its arguments"),
+        ('address = "maintenance.example.org:443"', "address = ''", "target: found '', expected host and port"),
+        ("[maintenance_manager]", "host_guid = '12345'\n[maintenance_manager]", "host_guid: found '12345'"),
+        ("[boot]", "[machine]\nreboot_command = []\n[boot]", "reboot_command: found .*, expected a program"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(

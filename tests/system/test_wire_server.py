@@ -265,6 +265,12 @@ def test_a_port_is_never_shared(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("port", [65_536, -1])
+def test_a_port_that_is_none_is_refused(tmp_path: Path, port: int) -> None:
+    with pytest.raises(InvalidValue, match="the port from 0 to 65535"), serving(tmp_path, port=port):
+        pass
+
+
 def test_a_port_is_shared_by_processes_that_all_want_it(tmp_path: Path) -> None:
     authority = LocalAuthority(tmp_path)
     with open_inventory("memory://") as inventory:

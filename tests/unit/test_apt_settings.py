@@ -1,13 +1,24 @@
-"""Where dpkg gets a scope of its own."""
+"""Which settings are refused, and where dpkg gets a scope of its own."""
 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from edge_day2.adapters.apt_settings import systemd_scope
+from edge_day2.adapters.apt_settings import AptSettings, systemd_scope
+from edge_day2.errors import InvalidValue
+
+
+def test_limits_below_zero_are_refused() -> None:
+    with pytest.raises(InvalidValue, match="free_space_margin: found -1"):
+        AptSettings(free_space_margin=-1)
+    with pytest.raises(InvalidValue, match="lock_wait"):
+        AptSettings(lock_wait=timedelta(seconds=-1))
+    with pytest.raises(InvalidValue, match="repair_tries: found 0"):
+        AptSettings(repair_tries=0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as systemd-run does")

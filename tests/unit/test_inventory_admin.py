@@ -189,6 +189,8 @@ def test_old_runs_are_forgotten_in_parts_and_the_open_one_stays(world: World) ->
     assert world.admin.history(TENANT, "instance-1") == (world.fleet.open_run,)
     with pytest.raises(InvalidValue, match="aware"):
         world.admin.forget_runs(TENANT, datetime(2026, 1, 1))  # noqa: DTZ001
+    with pytest.raises(InvalidValue, match="aware"):
+        world.admin.forget_events(TENANT, datetime(2026, 1, 1))  # noqa: DTZ001
 
 
 # Lists

@@ -9,7 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
+
+from edge_day2.errors import InvalidValue
 
 _SCOPE: Final = ("systemd-run", "--scope", "--quiet", "--collect", "--description=packages of a Day 2 update", "--")
 
@@ -49,6 +51,9 @@ class AptSettings:
         apt_options: more arguments of apt-get and apt-cache.
         dpkg_options: more arguments of dpkg where it is called without apt.
         environment: more environment variables of every command.
+
+    Raises:
+        InvalidValue: a number or a time is below zero, or `repair_tries` is zero.
     """
 
     agent_package: str = "platform-update-agent"
@@ -65,3 +70,11 @@ class AptSettings:
     apt_options: tuple[str, ...] = ()
     dpkg_options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        if self.repair_tries < 1:
+            raise InvalidValue("AptSettings.repair_tries", self.repair_tries, "a number from 1")
+        for one in fields(AptSettings):
+            value = getattr(self, one.name)
+            if (isinstance(value, int) and value < 0) or (isinstance(value, timedelta) and value < timedelta(0)):
+                raise InvalidValue(f"AptSettings.{one.name}", value, "nothing below zero")

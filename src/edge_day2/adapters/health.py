@@ -10,9 +10,12 @@ from typing import Final
 
 from edge_day2.adapters.health_checks import HealthCheck
 from edge_day2.domain.statuses import FailureReason
+from edge_day2.errors import InvalidValue
 from edge_day2.ports.failures import NodeFailure
 
 _log: Final = logging.getLogger(__name__)
+
+_YEAR: Final = 365 * 86_400.0
 
 
 class HealthChecks:
@@ -27,6 +30,9 @@ class HealthChecks:
             Maintenance Manager, a probe's server) that isn't the new OS's fault, or a good OS is rolled back.
         retry_after_seconds: before a check that failed is asked again.
         monotonic: seconds since any point in the past, which nobody puts back.
+
+    Raises:
+        InvalidValue: a time is below zero or longer than a year.
     """
 
     def __init__(
@@ -37,6 +43,9 @@ class HealthChecks:
         retry_after_seconds: float = 5.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        for name, seconds in (("deadline_seconds", deadline_seconds), ("retry_after_seconds", retry_after_seconds)):
+            if not 0 <= seconds <= _YEAR:
+                raise InvalidValue(name, seconds, f"seconds from 0 to {_YEAR:.0f}")
         self._checks = tuple(checks)
         self._deadline = deadline_seconds
         self._retry_after = retry_after_seconds

@@ -50,9 +50,14 @@ class CommandSucceeds:
     Args:
         command: its argument list.
         timeout_seconds: after which it is killed with everything that it started.
+
+    Raises:
+        InvalidValue: the list is empty.
     """
 
     def __init__(self, command: Sequence[str], *, timeout_seconds: float = 30.0) -> None:
+        if not command:
+            raise InvalidValue("command", command, "a program and its arguments")
         self._command = tuple(command)
         self._timeout = timeout_seconds
 

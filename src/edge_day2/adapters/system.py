@@ -9,6 +9,7 @@ from typing import Final
 
 from edge_day2.adapters.commands import run_command
 from edge_day2.domain.statuses import FailureReason
+from edge_day2.errors import InvalidValue
 from edge_day2.ports.failures import NodeFailure
 
 # random(4): a UUID that the kernel draws at each boot.
@@ -26,6 +27,9 @@ class LinuxSystem:
         boot_id: the file with the boot id.
         timeout_seconds: for each command.
         sync: writes everything in memory to the disks; before a reboot, which may become a hard one.
+
+    Raises:
+        InvalidValue: `reboot_command` is empty.
     """
 
     def __init__(
@@ -38,6 +42,8 @@ class LinuxSystem:
         timeout_seconds: float = 60.0,
         sync: Callable[[], None] = os.sync,
     ) -> None:
+        if not reboot_command:
+            raise InvalidValue("reboot_command", reboot_command, "a program and its arguments")
         self._reboot_command = tuple(reboot_command)
         self._restart_command = tuple(restart_command or ("systemctl", "restart", "--no-block", "--", unit))
         self._boot_id = Path(boot_id)

@@ -11,14 +11,17 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 from edge_day2.application.platform_update_agent import PlatformUpdateAgent
 from edge_day2.domain.log_fields import log_fields
+from edge_day2.errors import InvalidValue
 from edge_day2.ports.failures import NodeFailure
 from edge_day2.ports.service_manager import ServiceManagerPort
 
 _log: Final = logging.getLogger(__name__)
+
+_YEAR: Final = 365 * 86_400.0
 
 
 @frozen(kw_only=True)
@@ -31,6 +34,9 @@ class ServiceTimes:
         restart_grace: how long a reboot, or a restart of the agent, may take to come.
         longest_report: reading or storing the journal and telling everything that waits; what takes longer hangs.
         longest_command: one step of an update. What takes longer hangs.
+
+    Raises:
+        InvalidValue: a time is below zero or longer than a year, or `interval` is zero.
     """
 
     interval: float = 20.0
@@ -39,6 +45,13 @@ class ServiceTimes:
     restart_grace: float = 300.0
     longest_report: float = 900.0
     longest_command: float = 6 * 3600.0
+
+    def __attrs_post_init__(self) -> None:
+        if self.interval == 0:
+            raise InvalidValue("ServiceTimes.interval", self.interval, "seconds above zero")
+        for name, seconds in asdict(self).items():
+            if not 0 <= seconds <= _YEAR:
+                raise InvalidValue(f"ServiceTimes.{name}", seconds, f"seconds from 0 to {_YEAR:.0f}")
 
 
 def run(

@@ -40,6 +40,11 @@ _RUNS_AT_ONCE: Final = 1000
 N = TypeVar("N", Region, Site, Host, ScheduleResource, OSUpdatePolicy)
 
 
+def _check_aware(before: datetime) -> None:
+    if before.tzinfo is None:
+        raise InvalidValue("before", before, "an aware datetime")
+
+
 def random_id() -> str:
     """Return 16 random hex digits, for the id of a new resource."""
     return secrets.token_hex(8)
@@ -179,7 +184,13 @@ class InventoryService(RolloutService):
         update_packages: Iterable[str] | None = None,
         kernel_command_line: str | None = None,
     ) -> OSResource:
-        """Change what an update of the instances of a mutable OS applies. What isn't named stays as it is."""
+        """Change what an update of the instances of a mutable OS applies. What isn't named stays as it is.
+
+        Of an immutable OS the kernel command line alone can be changed.
+
+        Raises:
+            InvalidResource: sources or packages for an immutable OS, or a value that isn't one.
+        """
 
         def patch(old: OSResource) -> OSResource:
             new = evolve(
@@ -283,8 +294,7 @@ class InventoryService(RolloutService):
         An open run stays, however old. Takes a transaction for every thousand: stopped in the middle it leaves the
         rest, and is repeated.
         """
-        if before.tzinfo is None:
-            raise InvalidValue("before", before, "an aware datetime")
+        _check_aware(before)
         forgotten = 0
         while True:
             with self._inventory.writing() as unit:
@@ -294,7 +304,8 @@ class InventoryService(RolloutService):
                 return forgotten
 
     def forget_events(self, tenant: str, before: datetime) -> int:
-        """Forget the events up to the first one that was recorded at `before` or later; return how many."""
+        """Forget the events up to the first one recorded at `before`, an aware instant, or later; return how many."""
+        _check_aware(before)
         with self._inventory.writing() as unit:
             return unit.forget_events(tenant, before)
 

@@ -38,9 +38,10 @@ from edge_day2.domain.messages import (
     UpdateStatus,
 )
 from edge_day2.domain.node_windows import ClockMemory, ClockState
+from edge_day2.domain.resources import UUID
 from edge_day2.domain.statuses import StatusDetail, UpdateStatusType
 from edge_day2.domain.targets import target_of
-from edge_day2.errors import InvalidMessage, NewerFormat, RequestError, UnreadableState
+from edge_day2.errors import InvalidMessage, InvalidValue, NewerFormat, RequestError, UnreadableState
 from edge_day2.ports.clock import Clock
 from edge_day2.ports.journal import Journal
 from edge_day2.ports.maintenance_link import MaintenanceLink
@@ -82,6 +83,9 @@ class PlatformUpdateAgent:
         clock: the time.
         policy: limits and choices.
         metrics: is told of updates and reports.
+
+    Raises:
+        InvalidValue: `host_guid` isn't a UUID.
     """
 
     def __init__(
@@ -95,6 +99,8 @@ class PlatformUpdateAgent:
         policy: AgentPolicy = AgentPolicy(),  # noqa: B008  # frozen
         metrics: Metrics = NO_METRICS,
     ) -> None:
+        if UUID.fullmatch(host_guid) is None:
+            raise InvalidValue("host_guid", host_guid, "a UUID of 8-4-4-4-12 hex digits")
         self._host_guid = host_guid
         self._node = node
         self._journal = journal

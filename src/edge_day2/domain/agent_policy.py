@@ -6,10 +6,11 @@ import enum
 import re
 from datetime import UTC, datetime, timedelta
 
-from attrs import frozen
+from attrs import fields, frozen
 
 from edge_day2.domain.node_windows import DOWNLOAD_SPREAD, ClockRules
 from edge_day2.domain.resources import KERNEL_COMMAND_LINE
+from edge_day2.errors import InvalidValue
 
 
 class WindowClose(enum.Enum):
@@ -40,6 +41,9 @@ class AgentPolicy:
         daily: in a window that never closes, how often a mutable node looks for upgrades.
         describe_every: how long the agent keeps what the node says of itself (available updates) while nothing changes.
         clock: when the node's clock is believed.
+
+    Raises:
+        InvalidValue: a number or a time is below zero, or `trial_boots` is zero.
     """
 
     window_close: WindowClose = WindowClose.PAUSE
@@ -57,6 +61,14 @@ class AgentPolicy:
     daily: timedelta = timedelta(days=1)
     describe_every: timedelta = timedelta(hours=1)
     clock: ClockRules = ClockRules(earliest=datetime(2026, 1, 1, tzinfo=UTC))
+
+    def __attrs_post_init__(self) -> None:
+        if self.trial_boots < 1:
+            raise InvalidValue("AgentPolicy.trial_boots", self.trial_boots, "a number from 1")
+        for one in fields(AgentPolicy):
+            value = getattr(self, one.name)
+            if (isinstance(value, int) and value < 0) or (isinstance(value, timedelta) and value < timedelta(0)):
+                raise InvalidValue(f"AgentPolicy.{one.name}", value, "nothing below zero")
 
     @property
     def time_needed(self) -> timedelta:

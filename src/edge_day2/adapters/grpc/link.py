@@ -92,7 +92,7 @@ class GrpcLink:
         message_bytes: the largest answer that is taken.
 
     Raises:
-        InvalidValue: a token without encryption to another machine: anybody between could use it.
+        InvalidValue: no target, or a token without encryption to another machine: anybody between could use it.
     """
 
     def __init__(
@@ -104,6 +104,8 @@ class GrpcLink:
         retry: RetryPolicy = RetryPolicy(),  # frozen
         message_bytes: int = 4 << 20,
     ) -> None:
+        if not target:
+            raise InvalidValue("target", target, "host and port of the Maintenance Manager")
         if tls is None and token_file is not None and urlsplit(f"//{target}").hostname not in _LOOPBACK:
             raise InvalidValue("tls", None, f"TLS, to send a token to {shown(target)}")
         self._target = target

@@ -34,6 +34,7 @@ _log: Final = logging.getLogger(__name__)
 SERVICE: Final = DESCRIPTOR.services_by_name["MaintmgrService"].full_name
 METHOD: Final = f"/{SERVICE}/PlatformUpdateStatus"
 _BEARER: Final = "bearer "
+_HIGHEST_PORT: Final = 65_535
 # In seconds: what is on its way to a server that ends is taken.
 _LAST_ARRIVALS: Final = 0.5
 
@@ -118,6 +119,10 @@ class MaintenanceServer:
         Raises:
             InvalidValue: the certificates can't be used, or the address can't be listened on.
         """
+        port = self._address.rpartition(":")[2]
+        # gRPC would listen on its lowest 16 bits.
+        if port.removeprefix("-").isdecimal() and not 0 <= int(port) <= _HIGHEST_PORT:
+            raise InvalidValue("address", self._address, f"host and port, the port from 0 to {_HIGHEST_PORT}")
         credentials = None if self._tls is None else self._tls.credentials()
         server = grpc.aio.server(options=server_options(self._limits, shared_port=self._shared_port))
         workers = ReportWorkers(self._answers.answer, self._limits.workers)
