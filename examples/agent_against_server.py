@@ -4,13 +4,14 @@
 
 The command with the right values is printed by examples/maintenance_server.py. Time passes quickly for the node: what
 takes minutes is over at once. It ends when the node runs what it should and has said so; with status 1 where that
-doesn't happen.
+doesn't happen. Needs edge_day2[profiles,grpc].
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import uuid
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -37,7 +38,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A simulated node against a Maintenance Manager.")
     parser.add_argument("--target", required=True, help="host:port of the Maintenance Manager")
     parser.add_argument("--folder", type=Path, required=True, help="holds ca.pem and token")
-    parser.add_argument("--guid", required=True, help="of the node, as the Maintenance Manager knows it")
+    parser.add_argument(
+        "--guid", type=uuid.UUID, required=True, help="of the node, as the Maintenance Manager knows it"
+    )
     options = parser.parse_args()
     profile = OSProfile.from_yaml(MANIFEST.read_text())
     image = Image(
@@ -49,7 +52,7 @@ def main() -> int:
     clock = VirtualClock(datetime.now(UTC))
     tls = ClientTls(ca=options.folder / "ca.pem")
     with GrpcLink(options.target, tls=tls, token_file=options.folder / "token") as link:
-        node = SimulatedNode(options.guid, link=link, clock=clock, image=image, on_event=tell)
+        node = SimulatedNode(str(options.guid), link=link, clock=clock, image=image, on_event=tell)
         print(f"the node runs {node.version}", flush=True)
         for _ in range(MOST_VISITS):
             ahead = node.advance()
@@ -59,7 +62,7 @@ def main() -> int:
             if done and source is not None and source.os_image_id == node.version:
                 print(f"the node runs {node.version}, as it should: {node.agent.explain()}")
                 return 0
-            if ahead is None:
+            if ahead is None or record.answer is None:
                 break
             clock.instant = ahead
         problem = node.agent.tick().problem or node.agent.explain()
@@ -68,4 +71,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -6,7 +6,8 @@ update themselves in the windows of their site, region or own. At the end: a tab
 
     python examples/day2_fleet.py --profiles DIR --nodes 200 --days 6 --seed 7
 
-The story is in `fleet_week.py`, the table in `fleet_outcomes.py`, the picture in `fleet_timeline.py`.
+Needs edge_day2[profiles,sql,rich]. The story is in `fleet_week.py`, the table in `fleet_outcomes.py`, the picture in
+`fleet_timeline.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +23,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NoReturn
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+try:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+except ModuleNotFoundError:
+    sys.exit("rich isn't installed; install edge_day2[profiles,sql,rich]")
 
 from edge_day2 import EdgeDay2Error
 from edge_day2.adapters.release_service import DirectoryReleaseService
@@ -138,6 +143,8 @@ def main() -> None:
         run(parser.parse_args(), Console())
     except (EdgeDay2Error, OSError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ Everything lies in one folder: the database, a certificate authority, the keys t
 for the demo's nodes. On the first start there are nodes of one profile that run an older image than they should, and
 may update themselves at any time. It prints how to point an agent at it, and ends on Ctrl-C.
 
-This shows the wiring. For a real fleet take certificates and JWKS from your own authority and identity provider.
+Needs edge_day2[profiles,sql,grpc]. This shows the wiring. For a real fleet take certificates and JWKS from your own
+authority and identity provider.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import sys
 import uuid
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +27,7 @@ from edge_day2.adapters.grpc import JwksFile, JwtAuthenticator, MaintenanceServe
 from edge_day2.adapters.release_service import DirectoryReleaseService
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.domain.resources import Host, ScheduleTarget, TargetLevel
+from edge_day2.errors import EdgeDay2Error
 from edge_day2.ports.inventory import Inventory
 from edge_day2.testing.local_authority import AUDIENCE, LocalAuthority
 
@@ -97,21 +100,33 @@ async def run(inventory: Inventory, options: argparse.Namespace) -> None:
     )
 
 
-def main() -> None:
-    """Read the options and run."""
+def at_least_one(text: str) -> int:
+    """Return a number of the command line."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 1")
+    return int(text)
+
+
+def main() -> int:
+    """Read the options and run; return the exit status."""
     parser = argparse.ArgumentParser(description="A Maintenance Manager that answers agents over gRPC.")
-    parser.add_argument("--folder", type=Path, default=Path("maintenance_server"))
+    parser.add_argument("--folder", type=Path, default=Path("maintenance_server"), help="where everything is kept")
     parser.add_argument("--database", help="a URL (default: SQLite in the folder)")
-    parser.add_argument("--host", default="localhost")
-    parser.add_argument("--port", type=int, default=50002)
-    parser.add_argument("--nodes", type=int, default=3, help="of the demo, on the first start")
+    parser.add_argument("--host", default="localhost", help="name or address to listen on")
+    parser.add_argument("--port", type=int, default=50002, help="0: any that is free")
+    parser.add_argument("--nodes", type=at_least_one, default=3, help="of the demo, on the first start")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    with open_inventory(options.database or f"sqlite:///{options.folder / 'inventory.db'}") as inventory:
-        asyncio.run(run(inventory, options))
+    try:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        with open_inventory(options.database or f"sqlite:///{options.folder / 'inventory.db'}") as inventory:
+            asyncio.run(run(inventory, options))
+    except (EdgeDay2Error, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from edge_day2 import Instance
 from edge_day2.adapters.storage import open_inventory
 from edge_day2.domain.statuses import InventoryStatus
@@ -35,3 +37,21 @@ def test_an_agent_that_is_pointed_at_the_server_as_it_says_updates_its_node(tmp_
     assert sorted(instance.current_os_id == instance.desired_os_id for instance in instances) == [False, True]
     updated = next(instance for instance in instances if instance.current_os_id == instance.desired_os_id)
     assert updated.update.status is InventoryStatus.UP_TO_DATE
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--nodes", "0"), "found '0', expected a whole number from 1"),
+        (("--port", "99999"), "expected host and port, the port from 0 to 65535"),
+        (("--database", "bogus://x"), "expected memory://, sqlite:///file.db"),
+    ],
+)
+def test_the_server_tells_bad_input_without_a_traceback(tmp_path: Path, options: tuple[str, ...], said: str) -> None:
+    command = [sys.executable, str(SERVER), "--folder", str(tmp_path), *options]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
