@@ -107,6 +107,14 @@ def test_a_missing_package_of_the_registry_is_said_with_the_extra_to_install(pac
     assert "install edge_day2[oci]" in done.stderr
 
 
+@pytest.mark.parametrize(("package", "name"), [("pytest", "contracts"), ("hypothesis", "strategies")])
+def test_a_missing_package_of_testing_is_said_with_the_extra_to_install(package: str, name: str) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from edge_day2.testing import {name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert f"{package} isn't installed; install edge_day2[testing]" in done.stderr
+
+
 def test_every_name_of_the_wire_can_be_loaded() -> None:
     for name in edge_day2.adapters.grpc.__all__:
         assert getattr(edge_day2.adapters.grpc, name) is not None

@@ -235,7 +235,7 @@ def _read(text: str) -> object:
     try:
         import yaml
     except ImportError as error:
-        raise MissingExtra("yaml", "profiles") from error
+        raise MissingExtra("PyYAML", "profiles") from error
     if not isinstance(text, str):
         raise InvalidProfile("manifest", type(text).__name__, "a text")
     if len(text) > MAX_MANIFEST_CHARACTERS:

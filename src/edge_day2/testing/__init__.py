@@ -1,6 +1,6 @@
 """What an integrator's tests import: simulated nodes and fleets, fault plans, strategies and port contracts.
 
-Names are loaded when they are first used; `strategies` and `contracts` need hypothesis and pytest.
+Names are loaded when they are first used; `strategies` and `contracts` need `edge_day2[testing]`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
+from edge_day2.errors import MissingExtra
 from edge_day2.lazy_names import load
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _HOMES: Final = {
     "VirtualClock": "simulated_node",
 }
 _MODULES: Final = ("contracts", "strategies")
+_PACKAGES: Final = ("hypothesis", "pytest")
 
 __all__ = [
     "Budget",
@@ -41,5 +43,10 @@ __all__ = [
 
 def __getattr__(name: str) -> object:
     if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name not in _PACKAGES:
+                raise
+            raise MissingExtra(error.name, "testing") from error
     return load(globals(), _HOMES, name)

@@ -8,7 +8,7 @@
 
 Every test of that one begins with an empty Inventory; `SharedInventoryContract` adds what holds where several share a
 storage. The contracts of a node's ports (apt, apt sources, boot loader, GRUB, slots) say in their modules what their
-fixtures are. Needs pytest and hypothesis.
+fixtures are. Needs `edge_day2[testing]`.
 """
 
 from __future__ import annotations

@@ -48,5 +48,5 @@ def open_inventory(url: str, *, lock_timeout_seconds: float = 10.0, clock: Clock
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "sqlalchemy":
             raise
-        raise MissingExtra("sqlalchemy", "sql") from error
+        raise MissingExtra("SQLAlchemy", "sql") from error
     return SqlInventory(url, lock_timeout_seconds=lock_timeout_seconds, clock=clock)
