@@ -37,6 +37,7 @@ from edge_day2.errors import (
     Conflict,
     FailedPrecondition,
     InvalidArgument,
+    InvalidValue,
     NotFound,
     StorageError,
     Unauthenticated,
@@ -410,5 +411,12 @@ def test_a_batch_that_fails_leaves_nothing_behind(fleet: Fleet, error: Exception
 
 
 def test_a_node_is_seen_more_often_than_it_is_given_up() -> None:
-    with pytest.raises(ValueError, match="must be shorter than lost_after"):
+    with pytest.raises(InvalidValue, match="shorter than lost_after"):
         MaintenancePolicy(lost_after=timedelta(minutes=15), seen_every=timedelta(minutes=15))
+
+
+def test_times_below_zero_are_refused() -> None:
+    with pytest.raises(InvalidValue, match="seen_every"):
+        MaintenancePolicy(seen_every=timedelta(minutes=-1))
+    with pytest.raises(InvalidValue, match="settled_after"):
+        MaintenancePolicy(settled_after=timedelta(minutes=-1))

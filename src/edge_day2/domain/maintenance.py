@@ -48,7 +48,7 @@ from edge_day2.domain.statuses import (
 )
 from edge_day2.domain.window_outlook import Explanation
 from edge_day2.domain.wire_schedules import update_schedule
-from edge_day2.errors import FailedPrecondition, InvalidArgument, NotFound, Unauthenticated, shown
+from edge_day2.errors import FailedPrecondition, InvalidArgument, InvalidValue, NotFound, Unauthenticated, shown
 
 _MAX_DETAIL: Final = 100_000
 _MAX_AVAILABLE: Final = 500_000
@@ -100,6 +100,9 @@ class MaintenancePolicy:
         settled_after: longer than a report can be on its way. For so long a node has to say that it is at rest before
             an image is believed that no update brought, and for so long after an update nothing begins from the image
             before it.
+
+    Raises:
+        InvalidValue: `seen_every` isn't shorter than `lost_after`, or a time is below zero.
     """
 
     kinds: frozenset[ScheduleKind] = frozenset({ScheduleKind.OS_UPDATE})
@@ -108,8 +111,11 @@ class MaintenancePolicy:
     settled_after: timedelta = timedelta(minutes=2)
 
     def __attrs_post_init__(self) -> None:
-        if self.seen_every >= self.lost_after:
-            raise ValueError(f"seen_every ({self.seen_every}) must be shorter than lost_after ({self.lost_after})")
+        if not timedelta(0) <= self.seen_every < self.lost_after:
+            expected = f"nothing below zero, and shorter than lost_after, {self.lost_after}"
+            raise InvalidValue("MaintenancePolicy.seen_every", self.seen_every, expected)
+        if self.settled_after < timedelta(0):
+            raise InvalidValue("MaintenancePolicy.settled_after", self.settled_after, "nothing below zero")
 
 
 @frozen(kw_only=True)
