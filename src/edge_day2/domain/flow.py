@@ -166,6 +166,12 @@ class Flow(Generic[D]):
         commands: by state; a state that isn't there has no command.
         observe: turns (state, observation) into the next event that `resume` steps, None where nothing more changes.
 
+    Attributes:
+        events: the event classes by their names.
+        states: the names of all states.
+        final_states: the names of those in which an update has ended.
+        initial_state: the name of the one in which it begins.
+
     Raises:
         ValueError: chart, events, effects and commands don't fit together.
     """

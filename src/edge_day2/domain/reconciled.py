@@ -22,7 +22,10 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class LinkingMode(enum.Enum):
-    """Who links instances to newly discovered OS Resources."""
+    """Who links instances to newly discovered OS Resources.
+
+    MANUAL: an admin. AUTOMATIC: the OS Resource Manager, each immutable instance to the latest of its profile.
+    """
 
     MANUAL = "manual"
     AUTOMATIC = "automatic"

@@ -197,7 +197,7 @@ class OSResource:
 
 @frozen(kw_only=True)
 class Region:
-    """A node of the location tree; `parent_id` is the region around it."""
+    """A part of the location tree; `parent_id` is the region around it, None at the top."""
 
     resource_id: str = field(validator=not_empty)
     tenant_id: str = field(validator=not_empty)
@@ -217,7 +217,11 @@ class Site:
 
 @frozen(kw_only=True)
 class Host:
-    """An Edge Node's hardware, known by its `guid` (the machine's UUID)."""
+    """An Edge Node's hardware, known by its `guid` (the machine's UUID). One that isn't trusted is refused.
+
+    Raises:
+        InvalidResource: `guid` isn't a UUID, or a text is empty.
+    """
 
     resource_id: str = field(validator=not_empty)
     tenant_id: str = field(validator=not_empty)
@@ -242,7 +246,12 @@ class Instance:
 
     `update` is the outcome that the Maintenance Manager recorded last. `last_seen` is kept while an update is in
     progress only, and coarsely, so that a report that changes nothing needs no write. `admitted_at` is when a rollout
-    gave it its desired OS: an update that failed before that was another one.
+    gave it its desired OS: an update that failed before that was another one. `os_update_available` is a mutable
+    node's own list of upgradable packages (JSON), `existing_cves` what is known of the CVEs of its current OS (JSON).
+
+    Raises:
+        ImmutableLinkError: the OS is mutable, and current and desired OS differ.
+        InvalidResource: a text is empty, or a datetime naive.
     """
 
     resource_id: str = field(validator=not_empty)

@@ -20,5 +20,9 @@ class GrubPort(Protocol):
         ...
 
     def running_kernel_command_line(self) -> str:
-        """Return what the kernel was started with."""
+        """Return what the kernel was started with.
+
+        Raises:
+            NodeFailure: it can't be told.
+        """
         ...

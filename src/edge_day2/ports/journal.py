@@ -16,6 +16,7 @@ class Journal(Protocol):
         Raises:
             UnreadableState: what is there is torn or foreign; it is kept aside for inspection.
             NewerFormat: a newer agent wrote it; it is left alone.
+            OSError: it can't be read now; nothing is known of what it holds.
         """
         ...
 

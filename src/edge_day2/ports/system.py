@@ -9,7 +9,11 @@ class SystemPort(Protocol):
     """What the agent asks of the operating system."""
 
     def boot_id(self) -> str:
-        """Return a text that changes with every boot and with nothing else."""
+        """Return a text that changes with every boot and with nothing else.
+
+        Raises:
+            NodeFailure: it can't be told.
+        """
         ...
 
     def kernel_release(self) -> str:
