@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from edge_day2.application.platform_update_agent import TickResult
+from edge_day2.application.platform_update_agent import PlatformUpdateAgent, TickResult
 from edge_day2.domain.agent import flow_of
 from edge_day2.domain.flow import FlowState
 from edge_day2.domain.messages import (
@@ -20,7 +20,7 @@ from edge_day2.domain.messages import (
 from edge_day2.domain.observation import BootEntry, Slot
 from edge_day2.domain.schedules import RepeatedSchedule, SingleSchedule
 from edge_day2.domain.statuses import FailureReason, UpdateStatusType
-from edge_day2.errors import NewerFormat, Unavailable, UnreadableState
+from edge_day2.errors import InvalidValue, NewerFormat, Unavailable, UnreadableState
 from edge_day2.ports.failures import NodeFailure
 from edge_day2.testing.agent_bench import NOW, SHUT, AgentBench, Notebook, Orchestrator, edge, image, ubuntu
 from edge_day2.testing.model_nodes import ModelABNode
@@ -272,3 +272,12 @@ def test_an_idle_agent_repeats_its_last_report_as_a_sign_of_life() -> None:
     assert bench.link.statuses == ["UP_TO_DATE"] * 3
     assert bench.journal.stored == 1
     assert UpdateStatusType.UP_TO_DATE in {status.status_type for status in bench.link.heard}
+
+
+def test_an_agent_without_a_uuid_is_refused_before_it_says_anything() -> None:
+    bench = AgentBench(edge())
+
+    with pytest.raises(InvalidValue, match="host_guid: found 'node 1', expected a UUID"):
+        PlatformUpdateAgent(
+            host_guid="node 1", node=bench.port, journal=bench.journal, link=bench.link, clock=bench.clock
+        )
